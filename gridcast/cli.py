@@ -1,0 +1,171 @@
+"""The command line: reads arguments, calls the same functions as the API, turns errors into text.
+
+Nothing heavy is imported before a command has been chosen and its arguments are in order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gridcast import commands_data
+from gridcast.errors import GridcastError
+
+if TYPE_CHECKING:
+    from gridcast.config import Config
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+      argv: the arguments after `gridcast`; default: those of the process.
+
+    Returns:
+      The exit code: 0, 2 for a mistake that the user can mend, 130 after Ctrl-C.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log = logging.getLogger("gridcast")
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        arguments = _parse(sys.argv[1:] if argv is None else argv)
+        arguments.run(arguments)
+        sys.stdout.flush()
+    except GridcastError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `gridcast data list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except SystemExit as stop:  # argparse has said why
+        return stop.code if isinstance(stop.code, int) else 0
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+    return 0
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="gridcast", description="Forecasts of gridded time series: NetCDF in, forecast out."
+    )
+    parser.add_argument("--version", action="version", version=f"gridcast {version('gridcast')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    train = _add_train(commands)
+    _add_forecast(commands)
+    _add_evaluate(commands)
+    commands_data.add(commands)
+    arguments, rest = parser.parse_known_args(argv)
+    # argparse closes the list of overrides at the first option: those after it come back here.
+    if arguments.run is _train:
+        arguments.overrides += [text for text in rest if not text.startswith("-")]
+        rest = [text for text in rest if text.startswith("-")]
+    if rest:
+        chosen = train if arguments.run is _train else parser
+        chosen.error(f"unknown arguments: {' '.join(rest)}")
+    return arguments
+
+
+def _add_train(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "train",
+        help="train a model, judge it on the test dates, forecast from the last date",
+        description="Train a model, judge it on the test dates, forecast from the last date.",
+    )
+    parser.add_argument("config", metavar="CONFIG", help="YAML file of the experiment")
+    parser.add_argument(
+        "overrides",
+        metavar="section.key=value",
+        nargs="*",
+        default=[],
+        help="settings in place of those of the file, for example train.epochs=3",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check settings and data, say what would happen"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
+    parser.set_defaults(run=_train)
+    return parser
+
+
+def _add_forecast(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "forecast",
+        help="forecast with a trained run",
+        description="Forecast with a trained run and write CF NetCDF.",
+    )
+    _add_run(parser)
+    parser.add_argument("--leads", type=_steps, help="steps ahead; default: as trained")
+    parser.add_argument("--start", metavar="DATE", help="last date to use; default: of the data")
+    parser.add_argument("--output", metavar="FILE", help="default: in the run's directory")
+    parser.set_defaults(run=_forecast)
+
+
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="judge a trained run beside the reference forecasts",
+        description="Judge a trained run on its test dates, beside the reference forecasts.",
+    )
+    _add_run(parser)
+    parser.set_defaults(run=_evaluate)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", metavar="RUN", help="directory of a run, for example runs/sst")
+    parser.add_argument(
+        "--data", metavar="PATH", nargs="+", help="NetCDF files or globs; default: as trained"
+    )
+
+
+def _steps(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of steps, at least 1, found {text!r}")
+    return int(text)
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from gridcast.config import load_config
+
+    config = _with_directory(load_config(arguments.config, arguments.overrides), arguments.config)
+    from gridcast import experiment
+
+    if arguments.dry_run:
+        print(experiment.dry_run(config))
+    else:
+        experiment.run_training(config, resume=arguments.resume)
+
+
+def _with_directory(config: Config, path: str) -> Config:
+    """The config with its output directory; `configs/sst.yaml` writes to runs/sst by default."""
+    if config.output.directory is not None:
+        return config
+    output = config.output.model_copy(update={"directory": f"runs/{Path(path).stem}"})
+    return config.model_copy(update={"output": output})
+
+
+def _forecast(arguments: argparse.Namespace) -> None:
+    from gridcast import experiment
+
+    path = experiment.run_forecast(
+        arguments.directory, arguments.data, arguments.leads, arguments.start, arguments.output
+    )
+    print(path)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from gridcast import experiment
+
+    print(experiment.run_evaluation(arguments.directory, arguments.data))

@@ -1,0 +1,121 @@
+"""`gridcast data`: list the catalog, get data sets, simulate data."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    """Add `data list`, `data get` and `data simulate` to the commands."""
+    parser = commands.add_parser(
+        "data",
+        help="list, get and simulate data sets",
+        description="List, get and simulate data sets.",
+    )
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+
+    listing = actions.add_parser("list", help="the catalog, and what of it is on this machine")
+    listing.set_defaults(run=_list)
+
+    getting = actions.add_parser("get", help="download data sets into the cache")
+    getting.add_argument("names", metavar="NAME", nargs="+", help="as in `gridcast data list`")
+    getting.set_defaults(run=_get)
+
+    simulating = actions.add_parser(
+        "simulate",
+        help="write simulated data with a known limit of predictability",
+        description="Write simulated data with a known limit of predictability.",
+    )
+    simulating.add_argument("--kind", choices=["ocean", "rain"], default="ocean")
+    simulating.add_argument("--years", type=_count, default=60, help="length, default 60")
+    simulating.add_argument(
+        "--grid", metavar="LATxLON", type=_shape, default=(45, 90), help="cells, default 45x90"
+    )
+    simulating.add_argument("--seed", type=_seed, default=0, help="of the noise, default 0")
+    simulating.add_argument("output", metavar="OUT", help="NetCDF file to write")
+    simulating.set_defaults(run=_simulate)
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    from gridcast.sources.catalog import cache_dir, catalog
+
+    datasets = list(catalog().values())
+    lines = _table(
+        ("name", "variable", "units", "here"),
+        [(d.name, d.variable, d.units, where(d.name)) for d in datasets],
+    )
+    print(lines[0])
+    for line, dataset in zip(lines[1:], datasets, strict=True):
+        print(f"{line}\n    {dataset.title}\n    {dataset.licence}")
+    print(f"downloads are kept in {cache_dir()}")
+
+
+def where(name: str) -> str:
+    """Where a data set is: a directory on this machine, or how to get it."""
+    from gridcast.errors import DataError
+    from gridcast.sources.catalog import entry, find, search_path
+
+    search_path()  # a mistake in GRIDCAST_DATA is no property of one data set
+    try:
+        files = find(name)
+    except DataError:
+        return "damaged, see data get"
+    if files:
+        return f"{len(files)} file{'s' * (len(files) > 1)} in {files[0].parent}"
+    return "no, data get" if entry(name).download else "no, see page"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    padded = ("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in lines)
+    return [line.rstrip() for line in padded]
+
+
+def _get(arguments: argparse.Namespace) -> None:
+    from gridcast.sources.catalog import entry, get
+
+    datasets = [entry(name) for name in arguments.names]  # a slip in the last, before the first
+    for dataset in datasets:
+        for path in get(dataset):
+            print(path)
+        print(f"  cite: {dataset.citation}\n  licence: {dataset.licence}")
+
+
+def _simulate(arguments: argparse.Namespace) -> None:
+    from gridcast.sources.simulated import write_simulation
+
+    write_simulation(
+        Path(arguments.output),
+        kind=arguments.kind,
+        years=arguments.years,
+        shape=arguments.grid,
+        seed=arguments.seed,
+    )
+    print(arguments.output)
+
+
+def _count(text: str) -> int:
+    return _number(text, least=1)
+
+
+def _seed(text: str) -> int:
+    return _number(text, least=0)
+
+
+def _number(text: str, least: int) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < least:
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number, at least {least}, found {text!r}"
+        )
+    return int(text)
+
+
+def _shape(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"expected LATxLON such as 45x90, found {text!r}")
+    return int(match[1]), int(match[2])

@@ -1,0 +1,275 @@
+"""The main job: train, judge, forecast; and the other jobs of the command line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from flax import nnx
+
+from gridcast.accelerator import device_name
+from gridcast.config import Config, config_from_dict, dump_config, load_config
+from gridcast.errors import CheckpointError, ConfigError, DataError
+from gridcast.plots import plot_forecast, plot_scores
+from gridcast.run import CHECKPOINTS, Data, Run, checkpoint_of
+from gridcast.setup import Setup, open_source, prepare
+from gridcast.sources.netcdf import write_netcdf
+from gridcast.timeaxis import label
+from gridcast.training import checkpoints, loop
+from gridcast.training.step import DeviceSeries, Stepper, TrainState, make_optimizer
+from gridcast.verification.scores import table, verdict, write_csv
+
+_log = logging.getLogger("gridcast")
+
+
+def train(
+    config: str | Path | Config | None = None,
+    dataset: xr.Dataset | xr.DataArray | None = None,
+    *,
+    resume: bool = False,
+    **sections: Mapping[str, Any],
+) -> Run:
+    """Train, judge on the test dates and forecast from the last date.
+
+    Args:
+      config: a YAML file, a Config, or None: then the sections are given by keyword.
+      dataset: a series in memory to use in place of `data`.
+      resume: go on from the run's last checkpoint.
+      **sections: `data`, `frames`, `splits`, `model`, ... as mappings, as in a YAML file.
+
+    Returns:
+      The run, with the weights that were best on validation.
+
+    Raises:
+      ConfigError, DataError: what was found, what was expected, and the nearest fix.
+    """
+    if config is None:
+        settings = dict(sections)
+        if dataset is not None:
+            settings.setdefault("data", {"path": IN_MEMORY})
+        config = config_from_dict(settings)
+    elif sections:
+        raise ConfigError("give a config or its sections by keyword, not both")
+    elif not isinstance(config, Config):
+        path = Path(config)
+        config = load_config(path)
+        config = _with_directory(config, f"runs/{path.stem}")
+    return run_training(_with_directory(config, "runs/default"), resume=resume, dataset=dataset)
+
+
+IN_MEMORY = "(in memory)"
+
+
+def _with_directory(config: Config, directory: str) -> Config:
+    if config.output.directory is not None:
+        return config
+    output = config.output.model_copy(update={"directory": directory})
+    return config.model_copy(update={"output": output})
+
+
+def run_training(
+    config: Config, *, resume: bool = False, dataset: xr.Dataset | xr.DataArray | None = None
+) -> Run:
+    """The main job, with all its files in `output.directory`."""
+    began = time.perf_counter()
+    directory = Path(config.output.directory or "runs/default")
+    _require_fresh(directory, resume)
+    setup = prepare(config, open_source(config, dataset))
+    _log.info("%s", _describe(setup))
+    _write_text(directory / "config.yaml", dump_config(config))
+    best = _fit(setup, directory, resume)
+    _log.info("trained in %.0f s on %s", time.perf_counter() - began, device_name())
+    run = Run.restore(directory, best)
+    source = setup.source.series
+    scores, hindcast = run.verify(source)
+    write_netcdf(hindcast, directory / "hindcast.nc")
+    _write_scores(scores, directory)
+    forecast = run.forecast(source)
+    write_netcdf(forecast, directory / "forecast.nc")
+    plot_forecast(run.observed(forecast, source), forecast, directory / "forecast.png")
+    _log.info("%s\n%s", table(scores), verdict(scores))
+    _log.info("all files are in %s, after %.0f s", directory, time.perf_counter() - began)
+    return run
+
+
+def _require_fresh(directory: Path, resume: bool) -> None:
+    there = any((directory / CHECKPOINTS).glob("step-*"))
+    if there and not resume:
+        _log.warning("%s holds an earlier run, which is replaced", directory)
+        for path in (directory / CHECKPOINTS).glob("step-*"):
+            checkpoints.remove(path)
+    if resume and not there:
+        raise CheckpointError(
+            f"nothing to resume: no checkpoint in {directory / CHECKPOINTS}\n"
+            "  fix: train without --resume"
+        )
+    try:
+        (directory / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot write to {directory}: {error.strerror or error}") from error
+
+
+def _compile(setup: Setup) -> tuple[Stepper, DeviceSeries, Any]:
+    """The compiled step, the data on the device, and the first weights."""
+    config = setup.config
+    graph, params, fixed = nnx.split(setup.model(), nnx.Param, ...)
+    batch = min(config.train.batch_size, setup.train_windows.size)
+    total = config.train.epochs * (setup.train_windows.size // batch)
+    stepper = Stepper(
+        graph,
+        fixed,
+        make_optimizer(config.train, total),
+        config.frames.inputs,
+        config.frames.leads,
+        config.train.seed,
+    )
+    series = DeviceSeries(
+        jnp.asarray(setup.frames),
+        jnp.asarray(setup.season),
+        jnp.asarray(setup.transform.grid.weight, jnp.float32),
+        jnp.asarray(setup.scale, jnp.float32),
+    )
+    return stepper, series, params
+
+
+def _fit(setup: Setup, directory: Path, resume: bool) -> checkpoints.Checkpoint:
+    stepper, series, params = _compile(setup)
+    config = setup.config.train
+    validate = loop.validator(stepper, series, setup.validation_windows, config.batch_size)
+    if resume:
+        begin = _resumed(setup, stepper, params, directory)
+    else:
+        begin = loop.start(stepper, params, validate)
+
+    def pack(now: loop.Fit) -> checkpoints.Checkpoint:
+        groups = {"weights": now.state.params, "optimizer": now.state.optimizer, "best": now.best}
+        return checkpoint_of(setup, int(now.state.step), groups, vars(now.progress))
+
+    last = loop.fit(
+        stepper,
+        series,
+        setup.train_windows,
+        validate,
+        begin,
+        config,
+        save=lambda now: checkpoints.save(directory / CHECKPOINTS, pack(now)),
+        metrics=directory / "metrics.jsonl",
+    )
+    return pack(last)
+
+
+def _resumed(setup: Setup, stepper: Stepper, params: Any, directory: Path) -> loop.Fit:
+    saved = checkpoints.load_newest(directory / CHECKPOINTS)
+    same = json.loads(setup.config.model_dump_json())
+    was = saved.about["config"]
+    changed = [key for key in same if key != "output" and same[key] != was.get(key)]
+    if changed:
+        raise ConfigError(
+            f"{directory} was trained with other settings in: {', '.join(changed)}\n"
+            f"  fix: resume with {directory / 'config.yaml'}, or train without --resume"
+        )
+    fixed = saved.arrays["setup"]
+    if not np.array_equal(fixed["climatology"], setup.transform.climatology.coefficients):
+        raise DataError(
+            f"the training data are not those that {directory} was trained on\n"
+            "  fix: train without --resume"
+        )
+    empty = stepper.start(params)
+    state = TrainState(
+        checkpoints.fill(params, saved.arrays["weights"]),
+        checkpoints.fill(empty.optimizer, saved.arrays["optimizer"]),
+        jnp.asarray(saved.step, jnp.int32),
+    )
+    _log.info("resumed at step %d", saved.step)
+    best = checkpoints.fill(params, saved.arrays["best"])
+    return loop.Fit(state, best, loop.Progress(**saved.about["position"]))
+
+
+def dry_run(config: Config) -> str:
+    """Check the config and the data, and say what training would do."""
+    setup = prepare(config, open_source(config))
+    stepper, series, params = _compile(setup)
+    batch = min(config.train.batch_size, setup.train_windows.size)
+    state = jax.eval_shape(stepper.start, params)
+    order = jax.ShapeDtypeStruct((setup.train_windows.size // batch, batch), np.int32)
+    memory = stepper.run.lower(state, series, order, 0, 1).compile().memory_analysis()  # type: ignore
+    used = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
+    lines = [_describe(setup), f"memory: {used / 2**20:.0f} MiB on the device while training"]
+    lines.append(f"would write to {config.output.directory}; nothing was written")
+    return "\n".join(lines)
+
+
+def _describe(setup: Setup) -> str:
+    """What is trained on what, in a few lines."""
+    config, axis = setup.config, setup.axis
+    count = sum(p.size for p in jax.tree.leaves(nnx.state(setup.model(), nnx.Param)))
+    lines = [
+        f"data: {setup.source.origin}",
+        f"  {setup.transform.variable} [{setup.transform.units}], {axis.times.size} dates, "
+        f"{label(axis.times[0])} to {label(axis.times[-1])}, 1 {axis.frequency} apart"
+        + (f"; gaps: {'; '.join(axis.gaps[:3])}" if axis.gaps else ""),
+        f"grid: {setup.transform.grid}",
+    ]
+    windows = {"train": setup.train_windows, "validation": setup.validation_windows}
+    for name in ("train", "validation", "test"):
+        dates = axis.times[getattr(setup.splits, name)]
+        count_windows = f", {windows[name].size} windows" if name in windows else ""
+        lines.append(
+            f"{name}: {label(dates[0])} to {label(dates[-1])}, {dates.size} dates{count_windows}"
+        )
+    frames = config.frames
+    lines.append(
+        f"model: {config.model.name} over {config.model.base}, {frames.inputs} inputs, "
+        f"{frames.leads} leads, {count:,} parameters"
+        + (f"; static layers: {', '.join(setup.layer_names)}" if setup.layer_names else "")
+    )
+    return "\n".join(lines)
+
+
+def run_forecast(
+    directory: str,
+    data: list[str] | None,
+    leads: int | None,
+    start: str | None,
+    output: str | None,
+) -> Path:
+    """Forecast with a trained run and write NetCDF; returns its path."""
+    run = Run.load(directory)
+    forecast = run.forecast(data, leads=leads, start=start)
+    date = label(forecast["forecast_reference_time"].values[-1])
+    path = Path(output) if output else run.directory / f"forecast_{date}.nc"
+    write_netcdf(forecast, path)
+    return path
+
+
+def run_evaluation(directory: str, data: list[str] | None) -> str:
+    """Judge a trained run, write its scores, return the table."""
+    run = Run.load(directory)
+    scores = run.evaluate(data)
+    _write_scores(scores, run.directory)
+    return f"{table(scores)}\n{verdict(scores)}"
+
+
+def _write_scores(scores: xr.Dataset, directory: Path) -> None:
+    write_netcdf(scores, directory / "scores.nc")
+    write_csv(scores, directory / "scores.csv")
+    plot_scores(scores, directory / "scores.png")
+
+
+def _write_text(path: Path, text: str) -> None:
+    draft: Path = path.with_name(f".{path.name}.tmp")
+    draft.write_text(text)
+    draft.replace(path)
+
+
+def evaluate(run: Run | str | Path, data: Data | None = None) -> xr.Dataset:
+    """Scores of a run on its test dates, beside the references; see `Run.evaluate`."""
+    return (run if isinstance(run, Run) else Run.load(run)).evaluate(data)

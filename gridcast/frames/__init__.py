@@ -1,0 +1,1 @@
+"""From a labelled series to the arrays that a model sees."""

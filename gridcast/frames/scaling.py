@@ -1,0 +1,48 @@
+"""Anomalies to numbers of order one and back: fitted on training dates, invertible."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """Division by a standard deviation.
+
+    Attributes:
+      deviation: units of the series; one value for the variable, or one for each cell. A series
+        (or cell) that never varies keeps a deviation of 1.
+    """
+
+    deviation: Float[np.ndarray, "#lat #lon"]
+
+    @classmethod
+    def fit(
+        cls,
+        anomaly: Float[np.ndarray, "time lat lon"],
+        weight: Float[np.ndarray, "lat lon"],
+        *,
+        scaling: Literal["variable", "cell"] = "variable",
+    ) -> Scaler:
+        """Root mean square of training anomalies; over the grid it is weighted by `weight`.
+
+        Args:
+          anomaly: hand over training dates only; may be NaN where `weight` is 0.
+          weight: relative cell area, 0 off the mask, summing to 1.
+        """
+        inside = weight > 0
+        square = np.square(np.where(inside, anomaly, 0.0).astype(np.float64)).mean(axis=0)
+        if scaling == "variable":
+            square = (square * weight).sum(keepdims=True)
+        deviation = np.sqrt(square)
+        return cls(np.where(deviation > 0, deviation, 1.0))
+
+    def scale(self, anomaly: np.ndarray) -> np.ndarray:
+        return anomaly / self.deviation
+
+    def unscale(self, scaled: np.ndarray) -> np.ndarray:
+        return scaled * self.deviation

@@ -1,0 +1,1 @@
+"""Where arrays come from: files, named data sets, simulations and static layers."""

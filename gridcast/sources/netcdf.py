@@ -1,0 +1,251 @@
+"""Reading and writing files of labelled data: the only module that touches NetCDF."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Hashable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from gridcast.config.schema import Region
+from gridcast.errors import DataError
+from gridcast.grid import describe_axis
+from gridcast.sources.axes import TIME, certainty
+from gridcast.sources.canonical import canonical, check_series, same_units
+from gridcast.sources.dates import GREGORIAN, as_cftime
+from gridcast.sources.files import engine_of, find_files
+from gridcast.timeaxis import label
+
+Source = str | Path | Sequence[str | Path] | xr.Dataset | xr.DataArray
+
+
+def open_frames(
+    source: Source, *, variable: str | None = None, region: Region | None = None
+) -> xr.DataArray:
+    """A series in canonical form from a file, a list of files, a glob, or labelled data.
+
+    Several files are put in canonical form one by one, so that they may differ in the order and
+    convention of their axes, and joined along time.
+
+    Args:
+      source: NetCDF or GRIB files or `.zarr` directories; `*` in a path is expanded.
+      variable, region: as in `canonical`.
+
+    Returns:
+      float32 [time, lat, lon].
+
+    Raises:
+      DataError: a file that is missing, damaged or of another kind, files whose grids, units or
+        variables differ or whose dates overlap, and all that `canonical` raises.
+    """
+    if isinstance(source, xr.Dataset | xr.DataArray):
+        return canonical(source, variable=variable, region=region)
+    paths = find_files(source)
+    if len(paths) == 1:
+        return _read(paths[0], variable, region, series=True)
+    pieces = [_read(path, variable, region, series=False) for path in paths]
+    for path, piece in zip(paths[1:], pieces[1:], strict=True):
+        _require_alike(paths[0], pieces[0], path, piece)
+    return _join(paths, pieces)
+
+
+@contextlib.contextmanager
+def opened(path: str | Path) -> Iterator[xr.Dataset]:
+    """The data set of one file, not yet read; closed at the end of the `with` block.
+
+    Raises:
+      DataError: no such file, not a file of a known kind, or damaged, also where that shows only
+        when values are read inside the block.
+    """
+    path = Path(path).expanduser()
+    engine = engine_of(path)
+    try:
+        with warnings.catch_warnings():
+            # Two different fill values are both masked, and dates outside 1678..2261 become
+            # cftime objects: what xarray warns of is what is wanted here.
+            warnings.simplefilter("ignore", xr.SerializationWarning)
+            dataset = xr.open_dataset(
+                path,
+                engine=engine,
+                cache=False,
+                decode_times=xr.coders.CFDatetimeCoder(),
+                decode_timedelta=False,
+            )
+    except (OSError, RuntimeError, ValueError, EOFError) as error:
+        raise _damaged(path, error) from error
+    with dataset:
+        try:
+            yield dataset
+        except (OSError, RuntimeError) as error:
+            raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path}: cannot be read ({_first_line(error)})\n"
+        "  expected: an undamaged NetCDF file with CF times; this one may be truncated\n"
+        f"  fix: copy or download it again, then look at it: ncdump -h {path.name}"
+    )
+
+
+def write_netcdf(dataset: xr.Dataset, path: str | Path) -> None:
+    """Write a NetCDF-4 classic file: whole or not at all.
+
+    Fields of three and more dimensions are compressed and carry checksums; nothing is packed.
+    A reader never sees half a file: a temporary one beside it takes the name `path` when complete.
+
+    Raises:
+      DataError: the folder is missing, full or read-only, or values fit no type of the format.
+    """
+    path = Path(path).expanduser()
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: the folder {path.parent} does not exist\n  fix: create it")
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder, expected the name of a file")
+    ready, encoding = _storable(dataset, path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        ready.to_netcdf(temporary, format="NETCDF4_CLASSIC", engine="netcdf4", encoding=encoding)
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except (OSError, RuntimeError) as error:
+        free = shutil.disk_usage(path.parent).free / 1e6
+        raise DataError(
+            f"{path}: cannot be written ({_first_line(error)})\n"
+            f"  found: {free:.0f} MB free there; about {ready.nbytes / 1e6:.0f} MB are needed\n"
+            "  fix: free some space, or write to another folder"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path, variable: str | None, region: Region | None, *, series: bool) -> xr.DataArray:
+    with opened(path) as dataset:
+        return canonical(dataset, variable=variable, region=region, origin=str(path), series=series)
+
+
+def _require_alike(path: Path, first: xr.DataArray, other: Path, piece: xr.DataArray) -> None:
+    """Raise unless the piece from `other` continues the first one."""
+
+    def differs(what: str, found: object, expected: object) -> DataError:
+        return DataError(
+            f"{other}: {what} {found}\n  expected: {expected}, as in {path}\n"
+            "  fix: join only files of one product, on one grid"
+        )
+
+    for axis in ("lat", "lon"):
+        ours, theirs = first[axis].values, piece[axis].values
+        if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=0, atol=1e-4):
+            raise differs(axis, describe_axis(theirs), describe_axis(ours))
+    if first.name != piece.name:
+        raise differs("variable", piece.name, first.name)
+    if not same_units(first.attrs["units"], piece.attrs["units"]):
+        raise differs("units", repr(piece.attrs["units"]), repr(first.attrs["units"]))
+
+
+def _join(paths: Sequence[Path], pieces: list[xr.DataArray]) -> xr.DataArray:
+    """The pieces in the order of their dates, on the coordinates of the first."""
+    origin = f"{paths[0]} and {len(paths) - 1} more"
+    times = [piece["time"].values for piece in pieces]
+    old = next((t[0] for t in times if t.dtype == object), None)
+    if old is not None and old.calendar in GREGORIAN:  # before 1678 in one file, after in another
+        times = [as_cftime(t, old) if t.dtype.kind == "M" else t for t in times]
+    calendars = {t[0].calendar if t.dtype == object else "standard" for t in times}
+    if len(calendars) > 1:
+        raise DataError(f"{origin}: calendars differ: {', '.join(sorted(calendars))}")
+    joined = np.concatenate(times)
+    owner = np.repeat(np.arange(len(paths)), [t.size for t in times])
+    order = np.argsort(joined, kind="stable")
+    joined, owner = joined[order], owner[order].tolist()
+    twice = np.flatnonzero(joined[1:] == joined[:-1])
+    if twice.size:
+        k = int(twice[0])
+        raise DataError(
+            f"{paths[owner[k]]} and {paths[owner[k + 1]]} overlap: {twice.size} date(s) occur in "
+            f"more than one file, the first is {label(joined[k])}\n"
+            "  fix: give files that follow each other in time"
+        )
+    values = np.concatenate([piece.values for piece in pieces])
+    if not np.array_equal(order, np.arange(order.size)):
+        values = values[order]
+    first = pieces[0]
+    coords = {
+        "time": ("time", joined, first["time"].attrs),
+        "lat": first["lat"],
+        "lon": first["lon"],
+    }
+    data = xr.DataArray(values, coords, first.dims, first.name, first.attrs)
+    logging.getLogger("gridcast").info("joined %d files along time", len(paths))
+    check_series(data, origin)
+    return data
+
+
+def _storable(dataset: xr.Dataset, path: Path) -> tuple[xr.Dataset, dict[Hashable, dict[str, Any]]]:
+    """The data set in types that the classic format has, and how to write each variable."""
+    ready = dataset.copy()
+    encoding: dict[Hashable, dict[str, Any]] = {}
+    for name, variable in dataset.variables.items():
+        # Packing and chunks of the file it came from are not wanted; units of time are.
+        how = {k: v for k, v in variable.encoding.items() if k in ("units", "calendar", "dtype")}
+        kind = variable.dtype.kind
+        if kind in "mM" or (kind == "O" and certainty(name, variable, TIME) > 1):
+            how = {"dtype": np.float64, **how, "_FillValue": None}
+        else:
+            narrow = variable.astype(_classic_type(name, variable, path), keep_attrs=True)
+            ready[name] = narrow if kind in "biuf" else variable
+            holds_nan = kind == "f" and name in dataset.data_vars and np.isnan(narrow.values).any()
+            how = {"_FillValue": narrow.dtype.type("nan") if holds_nan else None}
+            if kind == "f" and variable.ndim >= 3 and variable.size:
+                how |= {"zlib": True, "complevel": 1, "shuffle": True, "fletcher32": True}
+        ready[name].encoding = {}
+        encoding[name] = how
+    return ready, encoding
+
+
+def _classic_type(name: Hashable, variable: xr.Variable, path: Path) -> np.dtype:
+    """float32, float64, int8, int16 or int32: the type that holds all values of `variable`.
+
+    Raises:
+      DataError: whole numbers beyond 32 bits, or a type without counterpart.
+    """
+    dtype = variable.dtype
+    if dtype.kind == "b":
+        return np.dtype("int8")
+    if dtype.kind == "f" and dtype.itemsize <= 8:
+        return np.dtype("float32") if dtype.itemsize == 2 else dtype
+    if dtype.kind == "i" and dtype.itemsize < 8:
+        return dtype
+    limits = np.iinfo(np.int32)
+    if dtype.kind in "iu":
+        if not variable.size or (
+            variable.values.min() >= limits.min and variable.values.max() <= limits.max
+        ):
+            return np.dtype("int32")
+        raise DataError(
+            f"{path}: {name} holds {variable.values.max()}, beyond 32 bits, the largest whole "
+            "numbers of NETCDF4_CLASSIC\n  fix: store it as float64"
+        )
+    if dtype.kind in "SUO":
+        return dtype
+    raise DataError(f"{path}: {name} is {dtype}, a type that NETCDF4_CLASSIC does not have")
+
+
+def _sync(path: Path) -> None:
+    """Ask the disk to keep it: a rename may otherwise survive a power cut that the data do not."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,1 @@
+"""Finding the weights: losses, the compiled step, the loop, and checkpoints."""
