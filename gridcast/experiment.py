@@ -19,8 +19,8 @@ from gridcast.accelerator import device_name
 from gridcast.config import Config, config_from_dict, dump_config, load_config
 from gridcast.errors import CheckpointError, ConfigError, DataError
 from gridcast.plots import plot_forecast, plot_scores
+from gridcast.preparation import Setup, open_source, prepare
 from gridcast.run import CHECKPOINTS, Data, Run, checkpoint_of
-from gridcast.setup import Setup, open_source, prepare
 from gridcast.sources.netcdf import write_netcdf
 from gridcast.timeaxis import label
 from gridcast.training import checkpoints, loop
@@ -149,6 +149,9 @@ def _fit(setup: Setup, directory: Path, resume: bool) -> checkpoints.Checkpoint:
     else:
         begin = loop.start(stepper, params, validate)
 
+    def save(now: loop.Fit) -> None:
+        checkpoints.save(directory / CHECKPOINTS, pack(now))
+
     def pack(now: loop.Fit) -> checkpoints.Checkpoint:
         groups = {"weights": now.state.params, "optimizer": now.state.optimizer, "best": now.best}
         return checkpoint_of(setup, int(now.state.step), groups, vars(now.progress))
@@ -160,7 +163,7 @@ def _fit(setup: Setup, directory: Path, resume: bool) -> checkpoints.Checkpoint:
         validate,
         begin,
         config,
-        save=lambda now: checkpoints.save(directory / CHECKPOINTS, pack(now)),
+        save=save,
         metrics=directory / "metrics.jsonl",
     )
     return pack(last)

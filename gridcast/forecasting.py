@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from flax import nnx
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from gridcast.accelerator import jit
 from gridcast.frames.transform import FrameTransform
@@ -41,17 +43,15 @@ class Predictor:
         graph, state = nnx.split(model)
         return cls(graph, state, inputs, model.damping[...].shape[0], batch_size)
 
-    def __post_init__(self) -> None:
-        def run(state: Any, frames: Any, season: Any) -> Any:
-            return nnx.merge(self.graph, state)(frames, season)
-
-        object.__setattr__(self, "_run", jit(run))
+    @cached_property
+    def _run(self) -> Callable[..., Array]:
+        return jit(lambda state, *window: nnx.merge(self.graph, state)(*window))
 
     def __call__(
         self,
         frames: Float[np.ndarray, "series lat lon channel"],
         season: Float[np.ndarray, "series_and_after 2"],
-        initial: Int[np.ndarray, window],
+        initial: Int[np.ndarray, " window"],
         leads: int | None = None,
     ) -> Float[np.ndarray, "window lead lat lon channel"]:
         """Scaled anomalies `leads` steps ahead from each initial position.
@@ -70,7 +70,7 @@ class Predictor:
             blocks = []
             for lead in range(0, leads, self.leads):
                 angles = jnp.asarray(season[filled[:, None] + lead + past])
-                block = self._run(self.state, window, angles)  # type: ignore[attr-defined]
+                block = self._run(self.state, window, angles)
                 window = jnp.concatenate([window, block], axis=1)[:, -self.inputs :]
                 blocks.append(np.asarray(block))
             out.append(np.concatenate(blocks, axis=1)[: chosen.size, :leads])
@@ -89,7 +89,7 @@ def label_forecast(
     transform: FrameTransform,
     scaled: Float[np.ndarray, "window lead lat lon channel"],
     axis: TimeAxis,
-    initial: Int[np.ndarray, window],
+    initial: Int[np.ndarray, " window"],
     attributes: dict[str, str],
 ) -> xr.Dataset:
     """A CF data set in the units of the series, NaN off the mask.

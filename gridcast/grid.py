@@ -22,8 +22,8 @@ class Grid:
       mask: True where the series has values (ocean, for sea-surface temperature).
     """
 
-    lat: Float[np.ndarray, lat]
-    lon: Float[np.ndarray, lon]
+    lat: Float[np.ndarray, " lat"]
+    lon: Float[np.ndarray, " lon"]
     mask: Bool[np.ndarray, "lat lon"]
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import matplotlib as mpl
@@ -53,7 +54,9 @@ def plot_scores(scores: xr.Dataset, path: Path) -> None:
         panel.spines[["top", "right"]].set_visible(False)
     handles, labels = panels[0].get_legend_handles_labels()
     panels[0].legend(handles[::-1], labels[::-1], fontsize=9, frameon=False)
-    figure.suptitle(_title(scores, f"{int(scores['dates'].values[0])} verification dates"))
+    figure.suptitle(
+        _title(scores, f"{int(scores['dates'].values[0])} verification dates"), fontsize=11
+    )
     _save(figure, path)
 
 
@@ -110,26 +113,28 @@ def plot_forecast(observed: xr.DataArray, forecast: xr.Dataset, path: Path) -> N
         )
     figure.colorbar(image, ax=panels[0], label=f"{name} [{units}]", shrink=0.9)  # type: ignore
     figure.colorbar(change, ax=panels[1], label=f"difference [{units}]", shrink=0.9)  # type: ignore
-    figure.suptitle(_title(forecast, f"forecast of {name} from {_date(observed)}"))
+    figure.suptitle(_title(forecast, f"forecast of {name} from {_date(observed)}"), fontsize=11)
     _save(figure, path)
 
 
 def _title(dataset: xr.Dataset, text: str) -> str:
     """Simulated data must not pass for real ones."""
     source = str(dataset.attrs["source"])
-    return f"{text}\nSIMULATED DATA: {source}" if "simulated" in source else f"{text}\n{source}"
+    if "simulated" in source:
+        source = f"SIMULATED DATA: {source}"
+    return "\n".join([text, *textwrap.wrap(source, 110)])
 
 
 def _date(field: xr.DataArray) -> str:
     return str(field["time"].dt.strftime("%Y-%m-%d").values)
 
 
-def _east(value: float, _position: int) -> str:
+def _east(value: float, _position: float) -> str:
     degrees = (value + 180) % 360 - 180
     return f"{abs(degrees):g}°{'' if degrees in (0, -180) else 'E' if degrees > 0 else 'W'}"
 
 
-def _north(value: float, _position: int) -> str:
+def _north(value: float, _position: float) -> str:
     return f"{abs(value):g}°{'' if value == 0 else 'N' if value > 0 else 'S'}"
 
 

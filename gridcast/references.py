@@ -34,7 +34,7 @@ class TrainingSeries:
 
     values: Float[np.ndarray, "time lat lon channel"]
     axis: TimeAxis
-    inside: Bool[np.ndarray, time]
+    inside: Bool[np.ndarray, " time"]
     weight: Float[np.ndarray, "lat lon"]
 
     def pairs(self, lead: int) -> tuple[np.ndarray, np.ndarray]:
@@ -96,7 +96,7 @@ class LinearInverseModel:
     """
 
     patterns: Float[np.ndarray, "cell eof"]
-    root_weight: Float[np.ndarray, cell]
+    root_weight: Float[np.ndarray, " cell"]
     propagator: Float[np.ndarray, "eof eof"]
     residual: Float[np.ndarray, "lead lat lon channel"]
 

@@ -20,7 +20,7 @@ from gridcast.frames.splits import Splits
 from gridcast.frames.transform import FrameTransform, grid_of
 from gridcast.frames.windows import positions_at
 from gridcast.models import ForecastModel, build_model
-from gridcast.setup import Setup, open_source
+from gridcast.preparation import Setup, open_source
 from gridcast.sources.netcdf import open_frames
 from gridcast.sources.units import convert, same_units
 from gridcast.timeaxis import TimeAxis, label

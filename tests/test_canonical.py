@@ -128,11 +128,16 @@ def test_bounds_of_a_region_are_inclusive_despite_rounding_noise():
     out = canonical(data, region=Region(lat=(-0.3, 0.3), lon=(10, 10.2)))
     np.testing.assert_array_equal(out["lat"], [-0.3, 0, 0.3])
     np.testing.assert_array_equal(out["lon"], [10, 10.1, 10.2])
+    data = series(lon=[0.1, 0.3, 0.5])
+    out = canonical(data, region=Region(lon=(0.1 + 0.2, 0.5)))  # 0.30000000000000004
+    np.testing.assert_array_equal(out["lon"], [0.3, 0.5])
 
 
 def test_a_file_that_crosses_longitude_zero_starts_below_zero():
-    out = canonical(series(lon=[0, 10, 20, 340, 350]))
+    data = series(lon=[0, 10, 20, 340, 350])
+    out = canonical(data)
     np.testing.assert_array_equal(out["lon"], [-20, -10, 0, 10, 20])
+    np.testing.assert_array_equal(out.values, data.values[:, :, [3, 4, 0, 1, 2]])
 
 
 def test_a_region_outside_the_file_names_the_range_of_the_file():

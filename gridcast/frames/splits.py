@@ -16,9 +16,9 @@ from gridcast.timeaxis import TimeAxis, label
 class Splits:
     """True for the dates of each split; a date may belong to none."""
 
-    train: Bool[np.ndarray, time]
-    validation: Bool[np.ndarray, time]
-    test: Bool[np.ndarray, time]
+    train: Bool[np.ndarray, " time"]
+    validation: Bool[np.ndarray, " time"]
+    test: Bool[np.ndarray, " time"]
 
     @classmethod
     def by_date(cls, axis: TimeAxis, config: SplitsConfig) -> Splits:

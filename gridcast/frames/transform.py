@@ -30,12 +30,13 @@ def grid_of(series: xr.DataArray) -> Grid:
     )
     holes = ~present & grid.mask
     if holes.any():
-        time, lat, lon = (axis[0] for axis in np.nonzero(holes))
+        time, row, column = (index[0] for index in np.nonzero(holes))
         raise DataError(
             f"values are missing inside the mask: {int(holes.sum())} in all, at "
             f"{int(holes.any(axis=(1, 2)).sum())} of {len(values)} dates and "
             f"{int(holes.any(axis=0).sum())} of {int(grid.mask.sum())} cells; the first at "
-            f"{label(series['time'].values[time])}, lat {grid.lat[lat]:g}, lon {grid.lon[lon]:g}\n"
+            f"{label(series['time'].values[time])}, "
+            f"lat {grid.lat[row]:g}, lon {grid.lon[column]:g}\n"
             "  expected: cells with values at every date (ocean), or at none (land)\n"
             "  fix: fill the holes, or cut them out with data.region"
         )
@@ -63,7 +64,7 @@ class FrameTransform:
         cls,
         series: xr.DataArray,
         axis: TimeAxis,
-        inside: Bool[np.ndarray, time],
+        inside: Bool[np.ndarray, " time"],
         config: FramesConfig,
     ) -> FrameTransform:
         """Fit climatology and scaler on the dates where `inside` is True."""

@@ -10,7 +10,7 @@ from gridcast.timeaxis import TimeAxis
 
 
 def positions_at(
-    axis: TimeAxis, initial: Int[np.ndarray, window], offsets: Int[np.ndarray, offset]
+    axis: TimeAxis, initial: Int[np.ndarray, " window"], offsets: Int[np.ndarray, " offset"]
 ) -> Int[np.ndarray, "window offset"]:
     """Position of the frame `offset` steps after each initial one; -1 where the series has none.
 
@@ -24,8 +24,8 @@ def positions_at(
 
 
 def whole_windows(
-    axis: TimeAxis, inside: Bool[np.ndarray, time], inputs: int, leads: int
-) -> Int[np.ndarray, window]:
+    axis: TimeAxis, inside: Bool[np.ndarray, " time"], inputs: int, leads: int
+) -> Int[np.ndarray, " window"]:
     """Initial positions whose every input and target lies in one split, without a gap.
 
     The initial position is that of the last input frame. A window that would reach into another
@@ -38,8 +38,8 @@ def whole_windows(
 
 
 def hindcast_windows(
-    axis: TimeAxis, inside: Bool[np.ndarray, time], inputs: int, leads: int
-) -> Int[np.ndarray, window]:
+    axis: TimeAxis, inside: Bool[np.ndarray, " time"], inputs: int, leads: int
+) -> Int[np.ndarray, " window"]:
     """Initial positions with at least one verification date in the split.
 
     Inputs may come from before the split: they are observations up to the initial date, as in
@@ -53,7 +53,7 @@ def hindcast_windows(
 
 
 def shuffled(
-    initial: Int[np.ndarray, window], batch_size: int, seed: int, epoch: int
+    initial: Int[np.ndarray, " window"], batch_size: int, seed: int, epoch: int
 ) -> Int[np.ndarray, "step batch"]:
     """The batches of one epoch, a pure function of (seed, epoch): a resume needs nothing else.
 
@@ -67,14 +67,14 @@ def shuffled(
 
 
 def gather_inputs(
-    values: Float[Array, "series ..."], initial: Int[Array, batch], inputs: int
+    values: Float[Array, "series ..."], initial: Int[Array, " batch"], inputs: int
 ) -> Float[Array, "batch time ..."]:
     """The last `inputs` frames up to each initial position; runs on the device."""
     return values[initial[:, None] + jnp.arange(1 - inputs, 1)]
 
 
 def gather_targets(
-    values: Float[Array, "series ..."], initial: Int[Array, batch], leads: int
+    values: Float[Array, "series ..."], initial: Int[Array, " batch"], leads: int
 ) -> Float[Array, "batch lead ..."]:
     """The `leads` frames after each initial position; runs on the device."""
     return values[initial[:, None] + jnp.arange(1, leads + 1)]

@@ -24,7 +24,7 @@ def stage_shapes(shape: tuple[int, int], stages: int) -> list[tuple[int, int]]:
 
 
 def pool(
-    x: Float[Array, "lat lon channel"], kind: Literal["max", "mean"], *, wraps: bool
+    x: Float[Array, "lat lon channel"], kind: Pooling, *, wraps: bool
 ) -> Float[Array, "lat_half lon_half channel"]:
     """The maximum or mean of 2 x 2 cells; at an odd edge, of the cells that are there."""
     lat, lon, _ = x.shape
@@ -99,7 +99,7 @@ class Encoder(nnx.Module):
 
     def __call__(
         self, frame: Float[Array, "lat lon channel"]
-    ) -> tuple[Float[Array, latent], list[Array]]:
+    ) -> tuple[Float[Array, " latent"], list[Array]]:
         features = []
         for stage in self.stages:
             frame = stage(frame)
@@ -140,9 +140,8 @@ class Decoder(nnx.Module):
         features: list[Array],
     ) -> Float[Array, "batch lat lon out"]:
         x = nnx.relu(self.start(vector))
-        x = x.reshape(
-            -1, *self.shapes[-1], x.shape[-1] // (self.shapes[-1][0] * self.shapes[-1][1])
-        )
+        lat, lon = self.shapes[-1]
+        x = x.reshape(-1, lat, lon, x.shape[-1] // (lat * lon))
         for i, stage in enumerate(self.stages):
             x = nnx.relu(stage(jnp.concatenate([x, features[-1 - i]], axis=-1)))
             lat, lon = self.shapes[-2 - i]

@@ -82,7 +82,7 @@ def pad_grid(
 
 
 class GridConv(nnx.Module):
-    """A convolution that keeps the grid's size: [batch lat lon channel], or one frame under vmap."""
+    """A convolution that keeps the grid's size: of a batch, or of one frame under `jax.vmap`."""
 
     def __init__(
         self,

@@ -36,13 +36,13 @@ LON = Kind("longitude", r"degrees?_?e(ast)?", "X", ("lon", "long", "longitude", 
 
 @dataclass(frozen=True)
 class Order:
-    """Where the rows or columns of a file go: `values[k]`, degrees or a date, belongs to `index[k]`.
+    """Which row, column or step comes where: `values[k]`, degrees or a date, is at `index[k]`.
 
     `twins` are pairs of file columns that lie on the same meridian, one of them left out.
     """
 
-    index: Int[np.ndarray, n]
-    values: Shaped[np.ndarray, n]
+    index: Int[np.ndarray, " n"]
+    values: Shaped[np.ndarray, " n"]
     twins: tuple[tuple[int, int], ...] = ()
 
     @property

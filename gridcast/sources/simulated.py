@@ -26,6 +26,7 @@ KINDS = ("ocean", "rain")
 FIRST_YEAR = 1950
 LEADS = 12
 
+_TIME = {"standard_name": "time", "axis": "T", "units_metadata": "leap_seconds: none"}
 _LAT = {"units": "degrees_north", "standard_name": "latitude", "axis": "Y"}
 _LON = {"units": "degrees_east", "standard_name": "longitude", "axis": "X"}
 _SST = {
@@ -91,7 +92,13 @@ def write_simulation(
     path = Path(path)
     system = _create(kind, shape, seed)
     series, elevation = _label(system, years, seed)
-    about = {"title": f"Simulated {kind}", "source": series.attrs["source"]}
+    about = {
+        "Conventions": "CF-1.11",
+        "title": f"Simulated {kind}",
+        "source": series.attrs["source"],
+        # No date: one seed gives one file, bit for bit.
+        "history": "simulated by gridcast",
+    }
     if isinstance(system, OceanSystem):
         limit = _limit(system).assign_attrs(
             {**about, "title": "Limit of predictability of a simulated ocean"}
@@ -150,7 +157,7 @@ def _label(
         ("ocean", "sst", _SST) if isinstance(system, OceanSystem) else ("rain", "precip", _PRECIP)
     )
     months = np.arange(f"{FIRST_YEAR}-01", f"{FIRST_YEAR + years}-01", dtype="datetime64[M]")
-    time = ("time", months.astype("datetime64[ns]"), {"standard_name": "time", "axis": "T"})
+    time = ("time", months.astype("datetime64[ns]"), _TIME)
     rows, columns = system.relief.shape
     source = f"simulated {kind}: grid {rows}x{columns}, {years} years, seed {seed}; not observed"
     place = {"lat": ("lat", system.lat, _LAT), "lon": ("lon", system.lon, _LON)}

@@ -11,11 +11,11 @@ FASTEST = 0.95  # cells a month; below 1, so that one step reaches no further th
 DIFFUSION = 0.01  # share of a cell's anomaly that each neighbour receives in a month
 SMOOTHING_STEPS = 3  # of the noise: it is then alike within 1 to 2 cells
 
-Cells = Float[np.ndarray, "cell"]
+Cells = Float[np.ndarray, " cell"]
 
 
 def ocean_currents(
-    lat: Float[np.ndarray, lat], mask: Bool[np.ndarray, "lat lon"]
+    lat: Float[np.ndarray, " lat"], mask: Bool[np.ndarray, "lat lon"]
 ) -> tuple[Float[np.ndarray, "lat lon"], Float[np.ndarray, "lat lon"]]:
     """Eastward and northward displacement in cells a month: gyres and an equatorial wave guide.
 

@@ -40,13 +40,13 @@ class OceanSystem:
       seasonal_cycle: degC, from January to December, NaN on land.
     """
 
-    lat: Float[np.ndarray, lat]
-    lon: Float[np.ndarray, lon]
+    lat: Float[np.ndarray, " lat"]
+    lon: Float[np.ndarray, " lon"]
     mask: Bool[np.ndarray, "lat lon"]
     relief: Float32[np.ndarray, "lat lon"]
     operator: sparse.csr_array
     noise_factor: sparse.csr_array
-    monthly_amplitude: Float[np.ndarray, 12]
+    monthly_amplitude: Float[np.ndarray, " 12"]
     seasonal_cycle: Float32[np.ndarray, "12 lat lon"]
 
     @classmethod
@@ -159,7 +159,7 @@ class OceanSystem:
                 error[initial, lead - 1, self.mask] = np.sqrt(variance)
         return error
 
-    def optimal_rmse(self, max_lead: int) -> Float[np.ndarray, lead]:
+    def optimal_rmse(self, max_lead: int) -> Float[np.ndarray, " lead"]:
         """`expected_error` as one number for each lead: root of the mean square over the months
         and the ocean's area (cosine of latitude).
 
@@ -171,13 +171,13 @@ class OceanSystem:
         return np.sqrt(np.einsum("mkij,ij->k", square, weight) / (12 * weight.sum()))
 
 
-def _profile(lat: Float[np.ndarray, lat], at_equator: float, at_poles: float) -> np.ndarray:
+def _profile(lat: Float[np.ndarray, " lat"], at_equator: float, at_poles: float) -> np.ndarray:
     return at_poles + (at_equator - at_poles) * np.cos(np.deg2rad(lat)) ** 2
 
 
 def _seasonal_cycle(
-    lat: Float[np.ndarray, lat],
-    lon: Float[np.ndarray, lon],
+    lat: Float[np.ndarray, " lat"],
+    lon: Float[np.ndarray, " lon"],
     warm_pools: Float[np.ndarray, "lat lon"],
 ) -> Float[np.ndarray, "12 lat lon"]:
     """degC: 28 at the equator, -1.5 at the poles; warmest in September north and March south."""

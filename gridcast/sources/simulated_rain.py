@@ -45,8 +45,8 @@ class RainSystem:
       base: mm/day, from January to December.
     """
 
-    lat: Float[np.ndarray, lat]
-    lon: Float[np.ndarray, lon]
+    lat: Float[np.ndarray, " lat"]
+    lon: Float[np.ndarray, " lon"]
     relief: Float32[np.ndarray, "lat lon"]
     slope_east: Float[np.ndarray, "lat lon"]
     slope_north: Float[np.ndarray, "lat lon"]
@@ -88,7 +88,7 @@ class RainSystem:
         u, v = self.wind(years, seed)
         land = self.relief > 0
         # Two slopes of mean square 1 times two winds of variance WIND^2.
-        uphill = (u * self.slope_north + v * self.slope_east) * (OROGRAPHIC / (WIND * 2**0.5))
+        uphill = (u * self.slope_east + v * self.slope_north) * (OROGRAPHIC / (WIND * 2**0.5))
         poleward = v * np.sin(np.deg2rad(self.lat))[:, None] * (MARITIME / WIND)
         base = np.tile(self.base, (u.shape[0] // 12, 1, 1))
         rain = np.maximum(base + np.where(land, uphill, poleward), 0.0)
@@ -115,7 +115,7 @@ class RainSystem:
         return wind.real, wind.imag
 
 
-def _base(lat: Float[np.ndarray, lat], land: np.ndarray) -> Float[np.ndarray, "12 lat lon"]:
+def _base(lat: Float[np.ndarray, " lat"], land: np.ndarray) -> Float[np.ndarray, "12 lat lon"]:
     """mm/day: a tropical belt that follows the sun, and two belts of storms that do not."""
     month = np.arange(12)[:, None]
     belt = 8.0 * np.cos(2.0 * np.pi * (month - 7) / 12.0)

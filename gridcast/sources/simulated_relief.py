@@ -13,7 +13,7 @@ LAND_FRACTION = 0.3
 
 def create_relief(
     shape: tuple[int, int], seed: int
-) -> tuple[Float[np.ndarray, lat], Float[np.ndarray, lon], Float[np.ndarray, "lat lon"]]:
+) -> tuple[Float[np.ndarray, " lat"], Float[np.ndarray, " lon"], Float[np.ndarray, "lat lon"]]:
     """A global grid of `shape` (lat, lon) cells and its relief.
 
     Continents come from a smooth random field on the sphere, so every resolution of one seed
@@ -43,8 +43,8 @@ def create_relief(
 
 
 def smooth_field(
-    lat: Float[np.ndarray, lat],
-    lon: Float[np.ndarray, lon],
+    lat: Float[np.ndarray, " lat"],
+    lon: Float[np.ndarray, " lon"],
     rng: np.random.Generator,
     wavenumber: float,
 ) -> Float[np.ndarray, "lat lon"]:
@@ -103,7 +103,7 @@ def _check_shape(shape: tuple[int, int]) -> tuple[int, int]:
     )
 
 
-def _sea_level(height: Float[np.ndarray, "lat lon"], lat: Float[np.ndarray, lat]) -> float:
+def _sea_level(height: Float[np.ndarray, "lat lon"], lat: Float[np.ndarray, " lat"]) -> float:
     """The height above which `LAND_FRACTION` of the area lies."""
     area = np.repeat(np.cos(np.deg2rad(lat)), height.shape[1])
     order = np.argsort(height, axis=None)

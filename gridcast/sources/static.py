@@ -116,8 +116,8 @@ def static_layers(
 
 def on_grid(
     values: Float[np.ndarray, "y x"],
-    lat: Float[np.ndarray, y],
-    lon: Float[np.ndarray, x],
+    lat: Float[np.ndarray, " y"],
+    lon: Float[np.ndarray, " x"],
     grid: Grid,
 ) -> Float[np.ndarray, "lat lon"]:
     """A field on the cells of `grid`: their area mean, or bilinear where the source is coarser.
@@ -172,7 +172,7 @@ def _spacing(centres: np.ndarray) -> float:
 
 
 def _overlap(
-    source: Float[np.ndarray, x1], target: Float[np.ndarray, t1], period: float | None
+    source: Float[np.ndarray, " x1"], target: Float[np.ndarray, " t1"], period: float | None
 ) -> sparse.csr_array:
     """Which share of each target cell each source cell covers, [target, source]; rows sum to 1."""
     row, column, share = [], [], []
@@ -193,7 +193,7 @@ def _overlap(
 
 
 def _between(
-    source: Float[np.ndarray, x], target: Float[np.ndarray, t], *, around: bool
+    source: Float[np.ndarray, " x"], target: Float[np.ndarray, " t"], *, around: bool
 ) -> sparse.csr_array:
     """Weights of the two source centres around each target centre, [target, source].
 
@@ -233,7 +233,7 @@ def _require_cover(
             np.clip(np.minimum(high, source[-1] + s) - np.maximum(low, source[0] + s), 0.0, None)
             for s in shifts
         )
-        lacking: Bool[np.ndarray, cells] = covered < _COVERED * (high - low)
+        lacking: Bool[np.ndarray, " cells"] = covered < _COVERED * (high - low)
         if not lacking.any():
             continue
         starts = np.flatnonzero(lacking & ~np.append(False, lacking[:-1]))

@@ -10,8 +10,8 @@ def masked_mse(
     prediction: Float[Array, "batch lead lat lon channel"],
     target: Float[Array, "batch lead lat lon channel"],
     weight: Float[Array, "lat lon"],
-    scale: Float[Array, lead],
-) -> Float[Array, batch]:
+    scale: Float[Array, " lead"],
+) -> Float[Array, " batch"]:
     """Area-weighted mean squared error of each window, relative to `scale` at each lead.
 
     Args:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +27,7 @@ class DeviceSeries(NamedTuple):
     values: Float[Array, "series lat lon channel"]
     season: Float[Array, "series 2"]
     weight: Float[Array, "lat lon"]
-    scale: Float[Array, lead]
+    scale: Float[Array, " lead"]
 
 
 class TrainState(NamedTuple):
@@ -64,9 +66,15 @@ class Stepper:
     leads: int
     seed: int
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "run", jit(self._run, donate_argnums=0))
-        object.__setattr__(self, "losses", jit(self._losses))
+    @cached_property
+    def run(self) -> Callable[..., tuple[TrainState, Array]]:
+        """`_run`, compiled; the state that is handed in is given away."""
+        return jit(self._run, donate_argnums=0)
+
+    @cached_property
+    def losses(self) -> Callable[..., Array]:
+        """`_losses`, compiled."""
+        return jit(self._losses)
 
     def start(self, params: Any) -> TrainState:
         return TrainState(params, self.optimizer.init(params), jnp.zeros((), jnp.int32))

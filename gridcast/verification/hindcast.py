@@ -28,7 +28,7 @@ class Hindcast:
       forecasts: by name; "model" and the references.
     """
 
-    initial: Int[np.ndarray, window]
+    initial: Int[np.ndarray, " window"]
     verifying: Int[np.ndarray, "window lead"]
     verified: Bool[np.ndarray, "window lead"]
     forecasts: dict[str, Float[np.ndarray, "window lead lat lon channel"]]
@@ -55,7 +55,7 @@ def make_hindcast(
 
 
 def same_dates(
-    verifying: Int[np.ndarray, "window lead"], inside: Bool[np.ndarray, time]
+    verifying: Int[np.ndarray, "window lead"], inside: Bool[np.ndarray, " time"]
 ) -> Bool[np.ndarray, "window lead"]:
     """Keep the forecasts for dates in the split that have a forecast at every lead.
 

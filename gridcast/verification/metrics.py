@@ -43,26 +43,26 @@ class Pairs:
         counts = self.verified.sum(axis=0)[:, None, None]
         return np.einsum("wlxy,wl->lxy", fields, self.verified, dtype=np.float64) / counts
 
-    def area_mean(self, fields: Float[np.ndarray, "lead lat lon"]) -> Float[np.ndarray, lead]:
+    def area_mean(self, fields: Float[np.ndarray, "lead lat lon"]) -> Float[np.ndarray, " lead"]:
         return np.einsum("lxy,xy->l", fields, self.weight) / self.weight.sum()
 
 
-def rmse(pairs: Pairs) -> Float[np.ndarray, lead]:
+def rmse(pairs: Pairs) -> Float[np.ndarray, " lead"]:
     """Root mean square error: the mean square is pooled over dates and area before the root."""
     return np.sqrt(pairs.area_mean(squared_error(pairs)))
 
 
-def mae(pairs: Pairs) -> Float[np.ndarray, lead]:
+def mae(pairs: Pairs) -> Float[np.ndarray, " lead"]:
     """Mean absolute error."""
     return pairs.area_mean(pairs.mean(np.abs(pairs.forecast - pairs.observed)))
 
 
-def bias(pairs: Pairs) -> Float[np.ndarray, lead]:
+def bias(pairs: Pairs) -> Float[np.ndarray, " lead"]:
     """Mean of forecast minus observed."""
     return pairs.area_mean(pairs.mean(pairs.forecast - pairs.observed))
 
 
-def acc(pairs: Pairs) -> Float[np.ndarray, lead]:
+def acc(pairs: Pairs) -> Float[np.ndarray, " lead"]:
     """Anomaly correlation, uncentred and pooled over dates and area; NaN for a zero forecast.
 
     Jolliffe & Stephenson (2012), Forecast Verification; anomalies against the training climatology.

@@ -21,6 +21,8 @@ TITLES = {
     "lim": "linear inverse model",
 }
 
+_LEAD = "lead in steps of: "
+
 
 def score(
     hindcast: Hindcast,
@@ -38,7 +40,8 @@ def score(
     """
     if not hindcast.verified.any():
         raise DataError(
-            "no date can be verified at every lead\n  fix: a longer splits.test, or fewer frames.leads"
+            "no date can be verified at every lead\n"
+            "  fix: a longer splits.test, or fewer frames.leads"
         )
     grid, deviation = transform.grid, transform.scaler.deviation
     observed = frames[hindcast.verifying][..., 0] * deviation
@@ -84,7 +87,7 @@ def score(
             "lead": (
                 "lead",
                 leads,
-                {"units": "1", "long_name": f"lead in steps of: {transform.step}"},
+                {"units": "1", "long_name": f"{_LEAD}{transform.step}"},
             ),
             "lat": ("lat", grid.lat, {"units": "degrees_north", "standard_name": "latitude"}),
             "lon": ("lon", grid.lon, {"units": "degrees_east", "standard_name": "longitude"}),
@@ -96,7 +99,7 @@ def score(
 def table(scores: xr.Dataset, most: int = 12) -> str:
     """RMSE and ACC of each forecast by lead, as lines of text."""
     leads = _spread(scores["lead"].values, most)
-    step = scores["lead"].attrs["long_name"].removeprefix("lead in steps of: ")
+    step = scores["lead"].attrs["long_name"].removeprefix(_LEAD)
     lines = []
     for metric, unit in (("rmse", scores["rmse"].attrs["units"]), ("acc", "")):
         chosen = scores[metric].sel(lead=leads)

@@ -62,7 +62,7 @@ def open_source(config: Config, dataset: xr.Dataset | xr.DataArray | None = None
                 raise
             return _stand_in(config, entry, error)
         series = open_frames(paths, variable=data.variable, region=data.region)
-        origin = f"{entry.title} ({entry.citation})"
+        origin = entry.title
     return Source(series, _elevation(config), origin)
 
 
@@ -107,17 +107,9 @@ class Setup:
     layers: Float[np.ndarray, "lat lon layer"]
     layer_names: list[str]
     damping: Damping
-    scale: Float[np.ndarray, lead]
-    train_windows: Int[np.ndarray, window]
-    validation_windows: Int[np.ndarray, window]
-
-    @property
-    def attributes(self) -> dict[str, str]:
-        """Global attributes of every file that the run writes."""
-        return {
-            "title": f"gridcast forecast of {self.transform.variable}",
-            "source": self.source.origin,
-        }
+    scale: Float[np.ndarray, " lead"]
+    train_windows: Int[np.ndarray, " window"]
+    validation_windows: Int[np.ndarray, " window"]
 
     def model(self) -> ForecastModel:
         return build_model(
@@ -174,7 +166,7 @@ def prepare(config: Config, source: Source) -> Setup:
 
 def _reference_error(
     training: TrainingSeries, reference: Damping, windows: np.ndarray
-) -> Float[np.ndarray, lead]:
+) -> Float[np.ndarray, " lead"]:
     """Mean square error of the reference over training windows; 1 where it makes none."""
     error = []
     for k, factor in enumerate(reference.factor, 1):
