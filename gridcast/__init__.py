@@ -1,0 +1,73 @@
+"""Forecasts of gridded time series: NetCDF in, honest forecast out.
+
+The public names, each imported when it is first used: `import gridcast` itself is light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from gridcast.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    GridcastError,
+    TrainingError,
+)
+
+if TYPE_CHECKING:
+    from gridcast.config import Config, load_config
+    from gridcast.experiment import evaluate, train
+    from gridcast.grid import Grid
+    from gridcast.run import Run
+    from gridcast.sources.netcdf import open_frames
+    from gridcast.sources.simulated import simulated_series
+
+    load_run = Run.load
+    __version__: str
+
+__all__ = [
+    "CheckpointError",
+    "Config",
+    "ConfigError",
+    "DataError",
+    "Grid",
+    "GridcastError",
+    "Run",
+    "TrainingError",
+    "__version__",
+    "evaluate",
+    "load_config",
+    "load_run",
+    "open_frames",
+    "simulated_series",
+    "train",
+]
+
+_MODULES = {
+    "Config": "gridcast.config",
+    "Grid": "gridcast.grid",
+    "Run": "gridcast.run",
+    "evaluate": "gridcast.experiment",
+    "load_config": "gridcast.config",
+    "open_frames": "gridcast.sources.netcdf",
+    "simulated_series": "gridcast.sources.simulated",
+    "train": "gridcast.experiment",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("gridcast")
+    if name == "load_run":
+        return __getattr__("Run").load
+    if name not in _MODULES:
+        raise AttributeError(f"module 'gridcast' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -18,7 +18,7 @@ from gridcast import commands_data
 from gridcast.errors import GridcastError
 
 if TYPE_CHECKING:
-    from gridcast.config import Config
+    pass
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -139,21 +139,14 @@ def _steps(text: str) -> int:
 def _train(arguments: argparse.Namespace) -> None:
     from gridcast.config import load_config
 
-    config = _with_directory(load_config(arguments.config, arguments.overrides), arguments.config)
+    loaded = load_config(arguments.config, arguments.overrides)
+    config = loaded.with_directory(f"runs/{Path(arguments.config).stem}")
     from gridcast import experiment
 
     if arguments.dry_run:
         print(experiment.dry_run(config))
     else:
         experiment.run_training(config, resume=arguments.resume)
-
-
-def _with_directory(config: Config, path: str) -> Config:
-    """The config with its output directory; `configs/sst.yaml` writes to runs/sst by default."""
-    if config.output.directory is not None:
-        return config
-    output = config.output.model_copy(update={"directory": f"runs/{Path(path).stem}"})
-    return config.model_copy(update={"output": output})
 
 
 def _forecast(arguments: argparse.Namespace) -> None:

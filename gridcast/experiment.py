@@ -19,7 +19,7 @@ from gridcast.accelerator import device_name
 from gridcast.config import Config, config_from_dict, dump_config, load_config
 from gridcast.errors import CheckpointError, ConfigError, DataError
 from gridcast.plots import plot_forecast, plot_scores
-from gridcast.preparation import Setup, open_source, prepare
+from gridcast.preparation import IN_MEMORY, Setup, open_source, prepare
 from gridcast.run import CHECKPOINTS, Data, Run, checkpoint_of
 from gridcast.sources.netcdf import write_netcdf
 from gridcast.timeaxis import label
@@ -27,6 +27,15 @@ from gridcast.training import checkpoints, loop
 from gridcast.training.step import DeviceSeries, Stepper, TrainState, make_optimizer
 from gridcast.verification.scores import table, verdict, write_csv
 
+RESULTS = (
+    "metrics.jsonl",
+    "hindcast.nc",
+    "forecast.nc",
+    "forecast.png",
+    "scores.nc",
+    "scores.csv",
+    "scores.png",
+)
 _log = logging.getLogger("gridcast")
 
 
@@ -50,29 +59,36 @@ def train(
 
     Raises:
       ConfigError, DataError: what was found, what was expected, and the nearest fix.
+
+    Example:
+      >>> import tempfile
+      >>> import gridcast
+      >>> sst, relief = gridcast.simulated_series("ocean", years=15, shape=(9, 18))
+      >>> run = gridcast.train(
+      ...     dataset=sst,
+      ...     frames={"inputs": 3, "leads": 3},
+      ...     splits={"train": [1950, 1958], "validation": [1959, 1960], "test": [1961, 1964]},
+      ...     model={"name": "conv_lstm", "hidden": [4]},
+      ...     train={"epochs": 1},
+      ...     output={"directory": tempfile.mkdtemp()},
+      ... )
+      >>> (run.directory / "forecast.nc").is_file()
+      True
     """
     if config is None:
         settings = dict(sections)
         if dataset is not None:
-            settings.setdefault("data", {"path": IN_MEMORY})
+            data = dict(settings.get("data", {}))
+            settings["data"] = (
+                data if {"name", "path"} & data.keys() else {"path": IN_MEMORY} | data
+            )
         config = config_from_dict(settings)
     elif sections:
         raise ConfigError("give a config or its sections by keyword, not both")
     elif not isinstance(config, Config):
         path = Path(config)
-        config = load_config(path)
-        config = _with_directory(config, f"runs/{path.stem}")
-    return run_training(_with_directory(config, "runs/default"), resume=resume, dataset=dataset)
-
-
-IN_MEMORY = "(in memory)"
-
-
-def _with_directory(config: Config, directory: str) -> Config:
-    if config.output.directory is not None:
-        return config
-    output = config.output.model_copy(update={"directory": directory})
-    return config.model_copy(update={"output": output})
+        config = load_config(path).with_directory(f"runs/{path.stem}")
+    return run_training(config, resume=resume, dataset=dataset)
 
 
 def run_training(
@@ -80,10 +96,13 @@ def run_training(
 ) -> Run:
     """The main job, with all its files in `output.directory`."""
     began = time.perf_counter()
-    directory = Path(config.output.directory or "runs/default")
-    _require_fresh(directory, resume)
+    config = config.with_directory("runs/default")
+    directory = Path(str(config.output.directory))
+    _require_writable(directory, resume)
     setup = prepare(config, open_source(config, dataset))
     _log.info("%s", _describe(setup))
+    if not resume:
+        _clear(directory)
     _write_text(directory / "config.yaml", dump_config(config))
     best = _fit(setup, directory, resume)
     _log.info("trained in %.0f s on %s", time.perf_counter() - began, device_name())
@@ -100,13 +119,9 @@ def run_training(
     return run
 
 
-def _require_fresh(directory: Path, resume: bool) -> None:
-    there = any((directory / CHECKPOINTS).glob("step-*"))
-    if there and not resume:
-        _log.warning("%s holds an earlier run, which is replaced", directory)
-        for path in (directory / CHECKPOINTS).glob("step-*"):
-            checkpoints.remove(path)
-    if resume and not there:
+def _require_writable(directory: Path, resume: bool) -> None:
+    """What can be known before the data are read."""
+    if resume and not any((directory / CHECKPOINTS).glob("step-*")):
         raise CheckpointError(
             f"nothing to resume: no checkpoint in {directory / CHECKPOINTS}\n"
             "  fix: train without --resume"
@@ -115,6 +130,17 @@ def _require_fresh(directory: Path, resume: bool) -> None:
         (directory / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot write to {directory}: {error.strerror or error}") from error
+
+
+def _clear(directory: Path) -> None:
+    """Remove an earlier run's files, so that what is there belongs together."""
+    earlier = list((directory / CHECKPOINTS).glob("step-*"))
+    if earlier:
+        _log.warning("%s holds an earlier run, which is replaced", directory)
+    for path in earlier:
+        checkpoints.remove(path)
+    for name in RESULTS:
+        (directory / name).unlink(missing_ok=True)
 
 
 def _compile(setup: Setup) -> tuple[Stepper, DeviceSeries, Any]:
@@ -217,7 +243,7 @@ def _describe(setup: Setup) -> str:
     lines = [
         f"data: {setup.source.origin}",
         f"  {setup.transform.variable} [{setup.transform.units}], {axis.times.size} dates, "
-        f"{label(axis.times[0])} to {label(axis.times[-1])}, 1 {axis.frequency} apart"
+        f"{label(axis.times[0])} to {label(axis.times[-1])}, every {axis.frequency}"
         + (f"; gaps: {'; '.join(axis.gaps[:3])}" if axis.gaps else ""),
         f"grid: {setup.transform.grid}",
     ]
@@ -274,5 +300,12 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def evaluate(run: Run | str | Path, data: Data | None = None) -> xr.Dataset:
-    """Scores of a run on its test dates, beside the references; see `Run.evaluate`."""
+    """Scores of a run on its test dates, beside the references; see `Run.evaluate`.
+
+    Example, with the run and the data of the example of `train`:
+      >>> import gridcast
+      >>> scores = gridcast.evaluate(run, sst)
+      >>> scores["rmse"].sizes["lead"], scores["forecast"].values.tolist()
+      (3, ['model', 'climatology', 'persistence', 'damped_persistence', 'lim'])
+    """
     return (run if isinstance(run, Run) else Run.load(run)).evaluate(data)

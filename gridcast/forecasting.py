@@ -17,11 +17,12 @@ from jaxtyping import Array, Float, Int
 from gridcast.accelerator import jit
 from gridcast.frames.transform import FrameTransform
 from gridcast.models import ForecastModel
+from gridcast.sources.units import family
+from gridcast.sources.values import is_difference
 from gridcast.timeaxis import TimeAxis
 
 CONVENTIONS = "CF-1.11"
 _HOURS = {"day": 24.0, "hour": 1.0, "minute": 1.0 / 60.0}
-_ON_SCALE = ("degc", "celsius", "k", "kelvin", "degree_celsius", "degrees_celsius", "deg_c")
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,6 @@ class Predictor:
         return np.concatenate(out)
 
 
-def season_after(
-    transform: FrameTransform, axis: TimeAxis, leads: int
-) -> Float[np.ndarray, "series_and_after 2"]:
-    """The season of each date of the series, and of `leads` dates after its end."""
-    future = axis.times_at(axis.steps[-1] + np.arange(1, leads + 1))
-    return transform.season(np.concatenate([axis.times, future]))
-
-
 def label_forecast(
     transform: FrameTransform,
     scaled: Float[np.ndarray, "window lead lat lon channel"],
@@ -106,10 +99,12 @@ def label_forecast(
         period, units = steps * _HOURS[axis.unit], "hours"
     else:
         period, units = steps.astype(np.int32), axis.unit
-    about = {k: v for k, v in transform.attributes.items() if k != "cell_methods"}
+    about = dict(transform.attributes)
     about["long_name"] = f"forecast of {about.get('long_name', transform.variable)}"
-    if transform.units.lower() in _ON_SCALE:
-        about["units_metadata"] = "temperature: on_scale"
+    if family(transform.units) == "temperature":
+        field = xr.DataArray(name=transform.variable, attrs=transform.attributes)
+        kind = "difference" if is_difference(field) else "on_scale"
+        about["units_metadata"] = f"temperature: {kind}"
     no_leap = {"units_metadata": "leap_seconds: none"}
     dataset = xr.Dataset(
         {transform.variable: (dims, values, about)},
@@ -133,9 +128,16 @@ def label_forecast(
             "lon": (dims[3], transform.grid.lon, _LONGITUDE),
         },
     )
-    now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    dataset.attrs = {"Conventions": CONVENTIONS, "history": f"{now} gridcast", **attributes}
+    dataset.attrs = of_file(attributes)
+    # A record dimension: forecasts of further dates can be added to the file.
+    dataset.encoding["unlimited_dims"] = {dims[0]}
     return dataset
+
+
+def of_file(attributes: dict[str, str]) -> dict[str, str]:
+    """Global attributes with those that CF wants in every file."""
+    now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"Conventions": CONVENTIONS, "history": f"{now} gridcast", **attributes}
 
 
 _LATITUDE = {

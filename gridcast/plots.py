@@ -129,12 +129,12 @@ def _date(field: xr.DataArray) -> str:
     return str(field["time"].dt.strftime("%Y-%m-%d").values)
 
 
-def _east(value: float, _position: float) -> str:
+def _east(value: float, _position: int | None) -> str:
     degrees = (value + 180) % 360 - 180
     return f"{abs(degrees):g}°{'' if degrees in (0, -180) else 'E' if degrees > 0 else 'W'}"
 
 
-def _north(value: float, _position: float) -> str:
+def _north(value: float, _position: int | None) -> str:
     return f"{abs(value):g}°{'' if value == 0 else 'N' if value > 0 else 'S'}"
 
 

@@ -22,6 +22,7 @@ from gridcast.sources.simulated import FIRST_YEAR, simulated_series
 from gridcast.sources.static import open_elevation, static_layers
 from gridcast.timeaxis import TimeAxis, label
 
+IN_MEMORY = "(in memory)"
 SIMULATED_SEED = 0
 _log = logging.getLogger("gridcast")
 
@@ -50,6 +51,11 @@ def open_source(config: Config, dataset: xr.Dataset | xr.DataArray | None = None
     if dataset is not None:
         series = open_frames(dataset, variable=data.variable, region=data.region)
         origin = str(series.attrs.get("source") or dataset.attrs.get("source") or "data in memory")
+    elif data.path == IN_MEMORY:
+        raise DataError(
+            "this run was trained on data in memory, which are not here\n"
+            "  fix: give the data: run.forecast(dataset), or --data PATH on the command line"
+        )
     elif data.path is not None:
         series = open_frames(data.path, variable=data.variable, region=data.region)
         origin = str(series.attrs.get("source", data.path))
@@ -109,7 +115,7 @@ class Setup:
     damping: Damping
     scale: Float[np.ndarray, " lead"]
     train_windows: Int[np.ndarray, " window"]
-    validation_windows: Int[np.ndarray, " window"]
+    validation_windows: Int[np.ndarray, " validation_window"]
 
     def model(self) -> ForecastModel:
         return build_model(

@@ -15,7 +15,7 @@ from flax import nnx
 from gridcast.config import Config, config_from_dict
 from gridcast.config.schema import parse_date
 from gridcast.errors import DataError
-from gridcast.forecasting import Predictor, label_forecast, season_after
+from gridcast.forecasting import Predictor, label_forecast
 from gridcast.frames.splits import Splits
 from gridcast.frames.transform import FrameTransform, grid_of
 from gridcast.frames.windows import positions_at
@@ -23,6 +23,7 @@ from gridcast.models import ForecastModel, build_model
 from gridcast.preparation import Setup, open_source
 from gridcast.sources.netcdf import open_frames
 from gridcast.sources.units import convert, same_units
+from gridcast.sources.values import is_difference
 from gridcast.timeaxis import TimeAxis, label
 from gridcast.training.checkpoints import Checkpoint, fill, load_newest, named_leaves
 from gridcast.verification.hindcast import MODEL, Hindcast, make_hindcast
@@ -53,6 +54,12 @@ class Run:
 
         Raises:
           CheckpointError: no checkpoint, or none intact.
+
+        Example, with the run of the example of `gridcast.train`:
+          >>> import gridcast
+          >>> same = gridcast.load_run(run.directory)
+          >>> same.transform.variable, same.config.frames.leads
+          ('sst', 3)
         """
         directory = Path(directory)
         return cls.restore(directory, load_newest(directory / CHECKPOINTS))
@@ -90,15 +97,22 @@ class Run:
 
         Raises:
           DataError: another grid, mask or step than in training, or too few frames before `start`.
+
+        Example, with the run and the data of the example of `gridcast.train`:
+          >>> forecast = run.forecast(sst, leads=4, start="1960-03")
+          >>> forecast["sst"].sizes["forecast_period"]
+          4
+          >>> forecast["time"].dt.strftime("%Y-%m").values.tolist()
+          [['1960-04', '1960-05', '1960-06', '1960-07']]
         """
         series = self._open(data)
         axis = self._axis(series)
         initial = self._initial(axis, start)
         leads = leads or self.predictor.leads
-        season = season_after(self.transform, axis, leads)[: initial[0] + 1 + leads]
-        # Dates after the initial one follow it without a gap, whatever the series does.
+        # The dates after the initial one follow it without a gap, whatever the series does.
         after = axis.times_at(axis.steps[initial[0]] + np.arange(1, leads + 1))
-        season[initial[0] + 1 :] = self.transform.season(after)
+        dates = np.concatenate([axis.times[: initial[0] + 1], after])
+        season = self.transform.season(dates)
         frames = self.transform.frames(series)
         scaled = self.predictor(frames, season, initial, leads)
         return label_forecast(self.transform, scaled, axis, initial, self.attributes)
@@ -163,7 +177,9 @@ class Run:
             series = open_frames(data, variable=variable, region=region)
         found, expected = str(series.attrs.get("units", "1")), self.transform.units
         if not same_units(found, expected):
-            series = series.copy(data=convert(series.values, found, expected))
+            series = series.copy(
+                data=convert(series.values, found, expected, difference=is_difference(series))
+            )
         self.transform.grid.require_same(grid_of(series))
         return series
 
@@ -172,7 +188,7 @@ class Run:
         trained = (self.transform.climatology.unit, self.transform.every)
         if (axis.unit, axis.every) != trained:
             raise DataError(
-                f"the data come in steps of 1 {axis.frequency}\n"
+                f"the step of the data is: {axis.frequency}\n"
                 f"  expected: {self.transform.step}, as in training"
             )
         return axis

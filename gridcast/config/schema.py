@@ -293,3 +293,10 @@ class Config(Section):
     model: ModelConfig
     train: TrainConfig = Field(default_factory=TrainConfig)
     output: OutputConfig = Field(default_factory=OutputConfig)
+
+    def with_directory(self, default: str) -> Config:
+        """This config, writing to `default` where it names no directory."""
+        if self.output.directory is not None:
+            return self
+        output = self.output.model_copy(update={"directory": default})
+        return self.model_copy(update={"output": output})

@@ -25,9 +25,8 @@ def grid_of(series: xr.DataArray) -> Grid:
     """
     values = series.values
     present = np.isfinite(values)
-    grid = Grid(
-        series["lat"].values.astype(float), series["lon"].values.astype(float), present.any(0)
-    )
+    lat, lon = (series[name].values.astype(float) for name in ("lat", "lon"))
+    grid = Grid(lat, lon, np.asarray(present.any(axis=0)))
     holes = ~present & grid.mask
     if holes.any():
         time, row, column = (index[0] for index in np.nonzero(holes))
@@ -36,7 +35,7 @@ def grid_of(series: xr.DataArray) -> Grid:
             f"{int(holes.any(axis=(1, 2)).sum())} of {len(values)} dates and "
             f"{int(holes.any(axis=0).sum())} of {int(grid.mask.sum())} cells; the first at "
             f"{label(series['time'].values[time])}, "
-            f"lat {grid.lat[row]:g}, lon {grid.lon[column]:g}\n"
+            f"lat {lat[row]:g}, lon {lon[column]:g}\n"
             "  expected: cells with values at every date (ocean), or at none (land)\n"
             "  fix: fill the holes, or cut them out with data.region"
         )
@@ -81,6 +80,9 @@ class FrameTransform:
             trend=seasonal.trend,
         )
         anomaly = values - climatology.at(times)
+        # Where nothing varies rounding is left over: scaled, it would look like a signal.
+        rounding = np.abs(anomaly).max(axis=0) < 1e-6 * np.abs(values).max(axis=0)
+        anomaly[:, rounding] = 0.0
         scaler = Scaler.fit(anomaly, grid.weight, scaling=config.scaling)
         attributes = {k: series.attrs[k] for k in _KEPT if k in series.attrs}
         return cls(grid, climatology, scaler, axis.every, str(series.name), attributes)
@@ -158,4 +160,4 @@ class FrameTransform:
         )
 
 
-_KEPT = ("units", "long_name", "standard_name", "cell_methods")
+_KEPT = ("units", "units_metadata", "long_name", "standard_name")

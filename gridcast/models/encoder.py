@@ -56,14 +56,15 @@ class EncoderStage(nnx.Module):
         wraps: bool,
         rngs: nnx.Rngs,
     ):
-        self.pooling, self.wraps = pooling, wraps
+        self.pooling: Pooling = pooling
+        self.wraps = wraps
         wide = 4 * channels if pooling == "stride" else channels
         self.conv = GridConv(wide, out, kernel, wraps=wraps, rngs=rngs)
         self.norm = (
             nnx.GroupNorm(out, num_groups=_groups(out), rngs=rngs) if norm == "group" else None
         )
 
-    def __call__(self, x: Float[Array, "lat lon channel"]) -> Float[Array, "lat lon out"]:
+    def __call__(self, x: Float[Array, "lat lon channel"]) -> Float[Array, "lat_half lon_half out"]:
         if self.pooling == "stride":  # a convolution of 2 x 2 blocks in steps of one block
             x = space_to_depth(x, 2, wraps=self.wraps)
         x = self.conv(x)

@@ -22,7 +22,7 @@ __all__ = ["canonical", "canonical_field", "check_series", "convert", "is_differ
 
 log = logging.getLogger("gridcast")
 
-_KEPT = ("units", "long_name", "standard_name", "units_metadata")
+_KEPT = ("units", "long_name", "standard_name", "units_metadata", "source")
 _LAT = {"standard_name": "latitude", "units": "degrees_north", "axis": "Y"}
 _LON = {"standard_name": "longitude", "units": "degrees_east", "axis": "X"}
 

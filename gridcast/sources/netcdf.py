@@ -44,6 +44,14 @@ def open_frames(
     Raises:
       DataError: a file that is missing, damaged or of another kind, files whose grids, units or
         variables differ or whose dates overlap, and all that `canonical` raises.
+
+    Example:
+      >>> import gridcast
+      >>> sst, relief = gridcast.simulated_series("ocean", years=4, shape=(9, 18))
+      >>> turned = sst.isel(lat=slice(None, None, -1)).rename(lat="latitude", lon="longitude")
+      >>> series = gridcast.open_frames(turned)
+      >>> series.dims, series.shape, series["lat"].values[:2]
+      (('time', 'lat', 'lon'), (48, 9, 18), array([-80., -60.]))
     """
     if isinstance(source, xr.Dataset | xr.DataArray):
         return canonical(source, variable=variable, region=region)

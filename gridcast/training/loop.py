@@ -200,7 +200,7 @@ class _Journal:
             for i, row in enumerate(rows)
         )
 
-    def epoch(self, **record: float) -> None:
+    def epoch(self, **record: int | float) -> None:
         self._write([record])
 
     def _write(self, records: Any) -> None:

@@ -108,7 +108,7 @@ class Stepper:
             )(state.params)
             updates, optimizer = self.optimizer.update(gradient, state.optimizer, state.params)
             params = optax.apply_updates(state.params, updates)
-            norms = (optax.global_norm(tree) for tree in (gradient, params, updates))
+            norms = (optax.tree.norm(tree) for tree in (gradient, params, updates))
             log = log.at[i].set(jnp.stack([loss, *norms]))
             return TrainState(params, optimizer, state.step + 1), log
 

@@ -39,9 +39,9 @@ class Pairs:
 
     def mean(self, fields: Fields) -> Float[np.ndarray, "lead lat lon"]:
         """Mean over the verification dates of each lead, per cell; 0 off the mask."""
-        fields = np.where(self.weight > 0, fields, 0.0)
-        counts = self.verified.sum(axis=0)[:, None, None]
-        return np.einsum("wlxy,wl->lxy", fields, self.verified, dtype=np.float64) / counts
+        verified = self.verified[:, :, None, None]
+        judged = np.where(verified & (self.weight > 0), fields, 0.0)
+        return judged.sum(axis=0, dtype=np.float64) / verified.sum(axis=0)
 
     def area_mean(self, fields: Float[np.ndarray, "lead lat lon"]) -> Float[np.ndarray, " lead"]:
         return np.einsum("lxy,xy->l", fields, self.weight) / self.weight.sum()

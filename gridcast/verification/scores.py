@@ -9,7 +9,9 @@ import xarray as xr
 from jaxtyping import Float
 
 from gridcast.errors import DataError
+from gridcast.forecasting import of_file
 from gridcast.frames.transform import FrameTransform
+from gridcast.sources.units import family
 from gridcast.verification.hindcast import MODEL, Hindcast
 from gridcast.verification.metrics import METRICS, Pairs, squared_error
 
@@ -22,6 +24,12 @@ TITLES = {
 }
 
 _LEAD = "lead in steps of: "
+_LONG_NAMES = {
+    "rmse": "root mean square error, pooled over dates and area",
+    "mae": "mean absolute error",
+    "bias": "mean of forecast minus observed",
+    "acc": "anomaly correlation, uncentred, pooled over dates and area",
+}
 
 
 def score(
@@ -56,34 +64,40 @@ def score(
     pooled = np.stack([p.area_mean(s) for p, s in zip(pairs.values(), square, strict=True)])
     off = ~grid.mask
     units = {"units": transform.units}
+    if family(transform.units) == "temperature":
+        units["units_metadata"] = "temperature: difference"
     by_lead = {
         metric: (
             ("forecast", "lead"),
             np.stack([function(p) for p in pairs.values()]),
-            {"units": "1"} if metric == "acc" else units,
+            {**({"units": "1"} if metric == "acc" else units), "long_name": _LONG_NAMES[metric]},
         )
         for metric, function in METRICS.items()
     }
     over = ("reference", "lead")
-    skill = 1 - pooled[:1] / pooled[1:]
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):  # a reference without any error
+        skill = 1 - pooled[:1] / pooled[1:]
         skill_map = np.where(off, np.nan, 1 - square[:1] / square[1:])
     one = {"units": "1", "long_name": "1 - MSE of the model / MSE of the reference"}
     return xr.Dataset(
         {
             **by_lead,
             "skill": (over, skill, one),
-            "dates": ("lead", hindcast.verified.sum(axis=0), {"units": "1"}),
+            "dates": (
+                "lead",
+                hindcast.verified.sum(axis=0),
+                {"units": "1", "long_name": "number of verification dates"},
+            ),
             "rmse_map": (
                 ("forecast", "lead", "lat", "lon"),
                 np.where(off, np.nan, np.sqrt(square)).astype(np.float32),
-                units,
+                {**units, "long_name": "root mean square error over dates, of each cell"},
             ),
             "skill_map": ((*over, "lat", "lon"), skill_map.astype(np.float32), one),
         },
         coords={
-            "forecast": names,
-            "reference": references,
+            "forecast": ("forecast", names, {"long_name": "which forecast is judged"}),
+            "reference": ("reference", references, {"long_name": "which forecast is to be beaten"}),
             "lead": (
                 "lead",
                 leads,
@@ -92,7 +106,7 @@ def score(
             "lat": ("lat", grid.lat, {"units": "degrees_north", "standard_name": "latitude"}),
             "lon": ("lon", grid.lon, {"units": "degrees_east", "standard_name": "longitude"}),
         },
-        attrs=attributes,
+        attrs=of_file(attributes | {"title": f"scores of forecasts of {transform.variable}"}),
     )
 
 
@@ -115,22 +129,23 @@ def table(scores: xr.Dataset, most: int = 12) -> str:
 
 
 def verdict(scores: xr.Dataset) -> str:
-    """One sentence: at which leads the model beats every reference, and which it loses to."""
-    rmse = scores["rmse"]
-    ours = rmse.sel(forecast=MODEL)
-    best = rmse.sel(forecast=scores["reference"].values).min("forecast")
-    wins = (ours < best).values
-    leads, total = scores["lead"].values, int(wins.size)
-    if wins.all():
-        return f"The model's RMSE is below every reference at all {total} leads."
-    lost = [int(v) for v in leads[~wins]]
-    names = rmse.sel(forecast=scores["reference"].values)
-    which = {
-        TITLES[str(names["forecast"].values[i])] for i in names.argmin("forecast").values[~wins]
+    """One sentence: at which leads the model beats every reference, and which it does not beat."""
+    rmse, leads = scores["rmse"], scores["lead"].values
+    ours = rmse.sel(forecast=MODEL).values
+    beaten = {
+        str(name): ours < rmse.sel(forecast=name).values for name in scores["reference"].values
     }
+    wins = np.all(list(beaten.values()), axis=0)
+    if wins.all():
+        return f"The model's RMSE is below every reference at all {leads.size} leads."
+    unbeaten = [
+        f"{TITLES[name]} at {', '.join(map(str, leads[~below]))}"
+        for name, below in beaten.items()
+        if not below.all()
+    ]
     return (
-        f"The model's RMSE is below every reference at {int(wins.sum())} of {total} leads; "
-        f"at leads {lost} it loses to {' and '.join(sorted(which))}."
+        f"The model's RMSE is below every reference at {int(wins.sum())} of {leads.size} leads; "
+        f"not below {'; '.join(unbeaten)}."
     )
 
 

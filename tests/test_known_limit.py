@@ -1,0 +1,90 @@
+"""Skill where the best possible forecast is known, and where a static layer must help."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gridcast.experiment import train
+from gridcast.frames.transform import grid_of
+from gridcast.run import Run
+from gridcast.sources.simulated import OceanSystem, simulated_series
+
+SHAPE = (45, 90)
+TEST_YEARS = [1996, 2009]
+
+
+@pytest.mark.slow
+def test_model_nears_the_known_limit_of_a_simulated_ocean_and_stays_above_it(tmp_path):
+    series, _ = simulated_series("ocean", years=60, shape=SHAPE, seed=0)
+    system = OceanSystem.create(SHAPE, 0)
+    run = train(
+        dataset=series,
+        frames={"inputs": 2, "leads": 3},
+        splits={"train": [1950, 1989], "validation": [1990, 1995], "test": TEST_YEARS},
+        model={"name": "conv_lstm", "hidden": [32], "downsample": 1},
+        train={"epochs": 12, "learning_rate": 3e-3},
+        output={"directory": str(tmp_path / "ocean")},
+    )
+    scores = run.evaluate(series)
+    limit = system.optimal_rmse(1)[0]
+    model = float(scores["rmse"].sel(forecast="model", lead=1))
+    damped = float(scores["rmse"].sel(forecast="damped_persistence", lead=1))
+    noise = sampling_noise(system, series)
+    # The control: an oracle that knows the system reaches the limit, on these very dates.
+    oracle = oracle_rmse(system, series)
+    assert abs(oracle / limit - 1) < 3 * noise
+    assert model > oracle * (1 - 3 * noise)
+    assert model < 1.10 * limit
+    assert damped > 1.15 * limit  # what the model had to gain
+
+
+def oracle_rmse(system: OceanSystem, series) -> float:
+    """RMSE at lead 1 of the optimal forecast, which knows the climatology and the operator."""
+    anomaly = true_anomaly(system, series)
+    dates = series["time"].dt.year.values
+    later = np.flatnonzero((dates >= TEST_YEARS[0]) & (dates <= TEST_YEARS[1]))
+    forecast = system.optimal_forecast(anomaly[later - 1], range(1, 2))[:, 0]
+    weight = grid_of(series).weight
+    square = np.where(weight > 0, forecast - anomaly[later], 0.0) ** 2
+    return float(np.sqrt((square.mean(axis=0) * weight).sum()))
+
+
+def true_anomaly(system: OceanSystem, series) -> np.ndarray:
+    cycle = system.seasonal_cycle[series["time"].dt.month.values - 1]
+    return np.nan_to_num(series.values - cycle)
+
+
+def sampling_noise(system: OceanSystem, series) -> float:
+    """Relative standard error of the test RMSE, from the spread between its months."""
+    anomaly = true_anomaly(system, series)
+    weight = grid_of(series).weight
+    forecast = system.optimal_forecast(anomaly[:-1], range(1, 2))[:, 0]
+    monthly = (np.where(weight > 0, forecast - anomaly[1:], 0.0) ** 2 * weight).sum(axis=(1, 2))
+    months = 12 * (TEST_YEARS[1] - TEST_YEARS[0] + 1)
+    return float(monthly.std() / monthly.mean() / np.sqrt(months) / 2)
+
+
+def rain_run(seed: int, layers: list[str], series, elevation, directory) -> float:
+    """RMSE over leads of a model of the simulated rain, with the given static layers."""
+    path = directory / "relief.nc"
+    elevation.to_dataset().to_netcdf(path)
+    run: Run = train(
+        dataset=series,
+        static={"layers": layers, "path": str(path)},
+        frames={"inputs": 3, "leads": 1},
+        splits={"train": [1950, 1979], "validation": [1980, 1984], "test": [1985, 1994]},
+        model={"name": "conv_lstm", "hidden": [16], "downsample": 1, "kernel": 5},
+        train={"epochs": 10, "learning_rate": 3e-3, "seed": seed},
+        output={"directory": str(directory / f"rain-{seed}-{len(layers)}")},
+    )
+    return float(run.evaluate(series)["rmse"].sel(forecast="model", lead=1))
+
+
+@pytest.mark.slow
+def test_elevation_lowers_the_error_of_rain_over_relief_for_every_seed(tmp_path):
+    series, elevation = simulated_series("rain", years=45, shape=(23, 46), seed=1)
+    for seed in (0, 1, 2):
+        without = rain_run(seed, ["position"], series, elevation, tmp_path)
+        with_relief = rain_run(seed, ["position", "elevation"], series, elevation, tmp_path)
+        assert with_relief < 0.95 * without, (seed, with_relief, without)
