@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Mapping
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from flax import nnx
@@ -18,13 +16,13 @@ from flax import nnx
 from gridcast.accelerator import device_name
 from gridcast.config import Config, config_from_dict, dump_config, load_config
 from gridcast.errors import CheckpointError, ConfigError, DataError
+from gridcast.fitting import CHECKPOINTS, compile_setup, fit_setup
 from gridcast.plots import plot_forecast, plot_scores
 from gridcast.preparation import IN_MEMORY, Setup, open_source, prepare
-from gridcast.run import CHECKPOINTS, Data, Run, checkpoint_of
+from gridcast.run import Data, Run
 from gridcast.sources.netcdf import write_netcdf
 from gridcast.timeaxis import label
-from gridcast.training import checkpoints, loop
-from gridcast.training.step import DeviceSeries, Stepper, TrainState, make_optimizer
+from gridcast.training import checkpoints
 from gridcast.verification.scores import table, verdict, write_csv
 
 RESULTS = (
@@ -104,7 +102,7 @@ def run_training(
     if not resume:
         _clear(directory)
     _write_text(directory / "config.yaml", dump_config(config))
-    best = _fit(setup, directory, resume)
+    best = fit_setup(setup, directory, resume=resume)
     _log.info("trained in %.0f s on %s", time.perf_counter() - began, device_name())
     run = Run.restore(directory, best)
     source = setup.source.series
@@ -143,89 +141,10 @@ def _clear(directory: Path) -> None:
         (directory / name).unlink(missing_ok=True)
 
 
-def _compile(setup: Setup) -> tuple[Stepper, DeviceSeries, Any]:
-    """The compiled step, the data on the device, and the first weights."""
-    config = setup.config
-    graph, params, fixed = nnx.split(setup.model(), nnx.Param, ...)
-    batch = min(config.train.batch_size, setup.train_windows.size)
-    total = config.train.epochs * (setup.train_windows.size // batch)
-    stepper = Stepper(
-        graph,
-        fixed,
-        make_optimizer(config.train, total),
-        config.frames.inputs,
-        config.frames.leads,
-        config.train.seed,
-    )
-    series = DeviceSeries(
-        jnp.asarray(setup.frames),
-        jnp.asarray(setup.season),
-        jnp.asarray(setup.transform.grid.weight, jnp.float32),
-        jnp.asarray(setup.scale, jnp.float32),
-    )
-    return stepper, series, params
-
-
-def _fit(setup: Setup, directory: Path, resume: bool) -> checkpoints.Checkpoint:
-    stepper, series, params = _compile(setup)
-    config = setup.config.train
-    validate = loop.validator(stepper, series, setup.validation_windows, config.batch_size)
-    if resume:
-        begin = _resumed(setup, stepper, params, directory)
-    else:
-        begin = loop.start(stepper, params, validate)
-
-    def save(now: loop.Fit) -> None:
-        checkpoints.save(directory / CHECKPOINTS, pack(now))
-
-    def pack(now: loop.Fit) -> checkpoints.Checkpoint:
-        groups = {"weights": now.state.params, "optimizer": now.state.optimizer, "best": now.best}
-        return checkpoint_of(setup, int(now.state.step), groups, vars(now.progress))
-
-    last = loop.fit(
-        stepper,
-        series,
-        setup.train_windows,
-        validate,
-        begin,
-        config,
-        save=save,
-        metrics=directory / "metrics.jsonl",
-    )
-    return pack(last)
-
-
-def _resumed(setup: Setup, stepper: Stepper, params: Any, directory: Path) -> loop.Fit:
-    saved = checkpoints.load_newest(directory / CHECKPOINTS)
-    same = json.loads(setup.config.model_dump_json())
-    was = saved.about["config"]
-    changed = [key for key in same if key != "output" and same[key] != was.get(key)]
-    if changed:
-        raise ConfigError(
-            f"{directory} was trained with other settings in: {', '.join(changed)}\n"
-            f"  fix: resume with {directory / 'config.yaml'}, or train without --resume"
-        )
-    fixed = saved.arrays["setup"]
-    if not np.array_equal(fixed["climatology"], setup.transform.climatology.coefficients):
-        raise DataError(
-            f"the training data are not those that {directory} was trained on\n"
-            "  fix: train without --resume"
-        )
-    empty = stepper.start(params)
-    state = TrainState(
-        checkpoints.fill(params, saved.arrays["weights"]),
-        checkpoints.fill(empty.optimizer, saved.arrays["optimizer"]),
-        jnp.asarray(saved.step, jnp.int32),
-    )
-    _log.info("resumed at step %d", saved.step)
-    best = checkpoints.fill(params, saved.arrays["best"])
-    return loop.Fit(state, best, loop.Progress(**saved.about["position"]))
-
-
 def dry_run(config: Config) -> str:
     """Check the config and the data, and say what training would do."""
     setup = prepare(config, open_source(config))
-    stepper, series, params = _compile(setup)
+    stepper, series, params = compile_setup(setup)
     batch = min(config.train.batch_size, setup.train_windows.size)
     state = jax.eval_shape(stepper.start, params)
     order = jax.ShapeDtypeStruct((setup.train_windows.size // batch, batch), np.int32)

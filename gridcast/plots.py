@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from gridcast.verification.hindcast import MODEL
 from gridcast.verification.scores import TITLES
@@ -98,8 +99,8 @@ def plot_forecast(observed: xr.DataArray, forecast: xr.Dataset, path: Path) -> N
         panel.set_aspect(aspect)
         panel.set_facecolor(_LAND)
         panel.set_title(title, fontsize=10)
-        panel.xaxis.set_major_formatter(_east)
-        panel.yaxis.set_major_formatter(_north)
+        panel.xaxis.set_major_formatter(FuncFormatter(_east))
+        panel.yaxis.set_major_formatter(FuncFormatter(_north))
         panel.tick_params(labelsize=8)
         panel.locator_params(nbins=5)
         return image

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -15,21 +13,21 @@ from flax import nnx
 from gridcast.config import Config, config_from_dict
 from gridcast.config.schema import parse_date
 from gridcast.errors import DataError
+from gridcast.fitting import CHECKPOINTS
 from gridcast.forecasting import Predictor, label_forecast
 from gridcast.frames.splits import Splits
 from gridcast.frames.transform import FrameTransform, grid_of
 from gridcast.frames.windows import positions_at
 from gridcast.models import ForecastModel, build_model
-from gridcast.preparation import Setup, open_source
+from gridcast.preparation import open_source
 from gridcast.sources.netcdf import open_frames
 from gridcast.sources.units import convert, same_units
 from gridcast.sources.values import is_difference
 from gridcast.timeaxis import TimeAxis, label
-from gridcast.training.checkpoints import Checkpoint, fill, load_newest, named_leaves
+from gridcast.training.checkpoints import Checkpoint, fill, load_newest
 from gridcast.verification.hindcast import MODEL, Hindcast, make_hindcast
 from gridcast.verification.scores import score
 
-CHECKPOINTS = "checkpoints"
 Data = str | Path | list[str] | xr.Dataset | xr.DataArray
 
 
@@ -216,33 +214,3 @@ class Run:
                 f"{label(axis.times[-1])}{'; gaps: ' + axis.gaps[-1] if axis.gaps else ''}"
             )
         return np.array([last])
-
-
-def checkpoint_of(setup: Setup, step: int, groups: dict[str, Any], position: dict) -> Checkpoint:
-    """All that `Run.load` and a resumed training need.
-
-    Args:
-      groups: trees of arrays by name: weights, best, optimizer.
-      position: where training stands.
-    """
-    fixed = setup.transform.arrays() | {"damping": setup.damping.factor, "layers": setup.layers}
-    about = {
-        "format": 1,
-        "config": json.loads(setup.config.model_dump_json()),
-        "transform": setup.transform.about(),
-        "layers": setup.layer_names,
-        "origin": setup.source.origin,
-        "grid_digest": setup.transform.grid.digest,
-        "position": position,
-        "seed": setup.config.train.seed,
-        "versions": versions(),
-    }
-    arrays = {name: named_leaves(tree) for name, tree in groups.items()}
-    return Checkpoint(step, about, {"setup": fixed, **arrays})
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that decide the numbers."""
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("gridcast", "jax", "jaxlib", "flax", "optax", "numpy")}
