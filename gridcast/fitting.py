@@ -125,6 +125,7 @@ def _checkpoint_of(
         "transform": setup.transform.about(),
         "layers": setup.layer_names,
         "origin": setup.source.origin,
+        "training_dates": int(setup.splits.train.sum()),
         "grid_digest": setup.transform.grid.digest,
         "position": position,
         "seed": setup.config.train.seed,

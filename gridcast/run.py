@@ -11,7 +11,7 @@ import xarray as xr
 from flax import nnx
 
 from gridcast.config import Config, config_from_dict
-from gridcast.config.schema import parse_date
+from gridcast.config.bounds import Period
 from gridcast.errors import DataError
 from gridcast.fitting import CHECKPOINTS
 from gridcast.forecasting import Predictor, label_forecast
@@ -38,6 +38,7 @@ class Run:
     Attributes:
       directory: where the run's files are.
       origin: what it was trained on; says "simulated" for simulated data.
+      training_dates: how many dates there were to fit on.
     """
 
     directory: Path
@@ -45,6 +46,7 @@ class Run:
     transform: FrameTransform
     model: ForecastModel
     origin: str
+    training_dates: int
 
     @classmethod
     def load(cls, directory: str | Path) -> Run:
@@ -76,7 +78,8 @@ class Run:
         )
         params = nnx.state(model, nnx.Param)
         nnx.update(model, fill(params, checkpoint.arrays["best"]))
-        return cls(directory, config, transform, model, about["origin"])
+        counted = about["training_dates"]
+        return cls(directory, config, transform, model, about["origin"], counted)
 
     def forecast(
         self, data: Data | None = None, *, leads: int | None = None, start: str | None = None
@@ -87,7 +90,7 @@ class Run:
           data: a path, a list of paths, or labelled data on the grid of the run, in any convention
             and in units of the same kind; default: the data of the config.
           leads: steps ahead; more than the model was trained for come from rolling out.
-          start: YYYY, YYYY-MM or YYYY-MM-DD: the last date at or before its end is used.
+          start: YYYY, YYYY-MM or YYYY-MM-DD: the last date within it is the initial date.
 
         Returns:
           The variable, in the units of training, over (forecast_reference_time, forecast_period,
@@ -135,6 +138,13 @@ class Run:
         series = self._open(data)
         axis = self._axis(series)
         splits = Splits.by_date(axis, self.config.splits)
+        if (found := int(splits.train.sum())) != self.training_dates:
+            raise DataError(
+                f"the data hold {found} of the {self.training_dates} training dates "
+                f"({self.config.splits.train})\n"
+                "  expected: all of them, since the references are fitted on them\n"
+                "  fix: give the whole series, for example the files of training as well"
+            )
         frames, season = self.transform.frames(series), self.transform.season(axis.times)
         made = make_hindcast(self.predictor, frames, season, axis, splits, self.transform.grid)
         return self._scored(made, frames, axis)
@@ -175,9 +185,9 @@ class Run:
             series = open_frames(data, variable=variable, region=region)
         found, expected = str(series.attrs.get("units", "1")), self.transform.units
         if not same_units(found, expected):
-            series = series.copy(
-                data=convert(series.values, found, expected, difference=is_difference(series))
-            )
+            days = TimeAxis.of(series["time"].values).days_per_step[:, None, None]
+            values = convert(series.values, found, expected, days, difference=is_difference(series))
+            series = series.copy(data=values)
         self.transform.grid.require_same(grid_of(series))
         return series
 
@@ -195,14 +205,16 @@ class Run:
         last = axis.times.size - 1
         if start is not None:
             try:
-                year, month, day = parse_date(start)
+                asked = Period(first=start, last=start)
             except ValueError as error:
-                raise DataError(f"--start: {error}") from error
-            inside = axis.inside((0, 1, 1), (year, month or 12, day or 31))
+                raise DataError(
+                    f"start is no date: {start!r}\n  expected: YYYY, YYYY-MM or YYYY-MM-DD"
+                ) from error
+            inside = axis.inside(*asked.bounds)
             if not inside.any():
                 raise DataError(
-                    f"no date at or before {start}\n  found: {label(axis.times[0])} to "
-                    f"{label(axis.times[-1])}"
+                    f"the data hold no date in {start}\n  found: {label(axis.times[0])} to "
+                    f"{label(axis.times[-1])}, {axis.frequency}"
                 )
             last = int(np.flatnonzero(inside)[-1])
         inputs = self.config.frames.inputs

@@ -111,6 +111,17 @@ class TimeAxis:
         return np.array(dates, dtype=self.times.dtype)[where.reshape(np.shape(steps))]
 
     @cached_property
+    def days_per_step(self) -> np.ndarray:
+        """Days that each step lasts: the length of its month, for a monthly series."""
+        if self.unit == "month" and self.every == 1:
+            return _Fields(self.times).days_in_month.astype(np.float64)
+        ends = self.times_at(self.steps + 1)
+        if self.times.dtype == object:
+            spans = [end - begin for end, begin in zip(ends, self.times, strict=True)]
+            return np.array([span / dt.timedelta(days=1) for span in spans])
+        return (ends - self.times) / np.timedelta64(1, "D")
+
+    @cached_property
     def _stamps(self) -> dict[int, Any]:
         """For each month, a date as this series stamps it (first day, middle, last day)."""
         return {int(m): t for m, t in zip(self.dates[:, 1], self.times, strict=True)}

@@ -9,7 +9,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gridcast.config.schema import Region
+from gridcast.config.bounds import Region
 from gridcast.errors import DataError
 from gridcast.sources.canonical import canonical, convert, is_difference, same_units
 

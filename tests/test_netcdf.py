@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from gridcast.config.schema import Region
+from gridcast.config.bounds import Region
 from gridcast.errors import DataError
 from gridcast.sources import files
 from gridcast.sources.canonical import canonical

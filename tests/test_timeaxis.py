@@ -136,3 +136,9 @@ def test_labels_show_a_clock_only_where_there_is_one():
     assert label(np.datetime64("2000-01-01T00:00", "ns")) == "2000-01-01"
     assert label(np.datetime64("2000-01-01T06:30", "ns")) == "2000-01-01T06:30"
     assert label(cftime.datetime(850, 2, 30, calendar="360_day")) == "0850-02-30"
+
+
+def test_a_monthly_step_lasts_as_long_as_its_month():
+    assert TimeAxis.of(every("MS", 3)).days_per_step.tolist() == [31, 29, 31]
+    assert TimeAxis.of(every("6h", 3)).days_per_step.tolist() == [0.25] * 3
+    assert TimeAxis.of(every("YS", 3, calendar="noleap")).days_per_step.tolist() == [365] * 3

@@ -52,8 +52,8 @@ def load_config(path: str | FilePath, overrides: Sequence[str] = ()) -> Config:
     return _checked(settings, overrides, origin)
 
 
-def config_from_dict(settings: Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
-    """Check an experiment given as nested dicts, as from Python code.
+def config_from_dict(settings: Any, overrides: Sequence[str] = ()) -> Config:
+    """Check an experiment given as nested mappings, as from Python code.
 
     Paths and dates may be objects (`pathlib.Path`, `datetime.date`).
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool
 
-from gridcast.config.schema import Period, SplitsConfig
+from gridcast.config.bounds import Period
+from gridcast.config.schema import SplitsConfig
 from gridcast.errors import DataError
 from gridcast.timeaxis import TimeAxis, label
 

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Int, Shaped
 
-from gridcast.config.schema import Region
+from gridcast.config.bounds import Region
 from gridcast.errors import DataError
 from gridcast.grid import describe_axis
 

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 import xarray as xr
 
-from gridcast.config.schema import Region
+from gridcast.config.bounds import Region
 from gridcast.errors import DataError
 from gridcast.sources import axes
 from gridcast.sources.axes import LAT, LON, TIME, Order

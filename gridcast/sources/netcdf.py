@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from gridcast.config.schema import Region
+from gridcast.config.bounds import Region
 from gridcast.errors import DataError
 from gridcast.grid import describe_axis
 from gridcast.sources.axes import TIME, certainty

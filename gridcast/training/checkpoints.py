@@ -65,7 +65,7 @@ def save(directory: Path, checkpoint: Checkpoint) -> Path:
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise CheckpointError(f"cannot write {final}: {error.strerror or error}") from error
-    for old in sorted(directory.glob("step-*"))[:-KEEP]:
+    for old in _saved(directory)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
@@ -76,7 +76,7 @@ def load_newest(directory: Path) -> Checkpoint:
     Raises:
       CheckpointError: there is none; each damaged one is named with what is wrong.
     """
-    paths = sorted(directory.glob("step-*"), reverse=True)
+    paths = _saved(directory)[::-1]
     if not paths:
         raise CheckpointError(
             f"no checkpoint in {directory}\n  fix: train first, or give the directory of a run"
@@ -109,12 +109,22 @@ def load(path: Path) -> Checkpoint:
                 )
         about = json.loads((path / "about.json").read_text())
         arrays = {}
-        for file in sorted(path.glob("*.npz")):
-            with np.load(file, allow_pickle=False) as stored:
-                arrays[file.stem] = dict(stored)
+        for name in (name for name in sums if name.endswith(".npz")):
+            with np.load(path / name, allow_pickle=False) as stored:
+                arrays[name.removesuffix(".npz")] = dict(stored)
     except (OSError, ValueError, AttributeError, BadZipFile) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
-    return Checkpoint(int(path.name.removeprefix("step-")), about, arrays)
+    return Checkpoint(_step(path), about, arrays)
+
+
+def _saved(directory: Path) -> list[Path]:
+    """The checkpoints below `directory`, oldest first; a copy under another name is not counted."""
+    paths = [p for p in directory.glob("step-*") if p.name.removeprefix("step-").isdecimal()]
+    return sorted(paths, key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def named_leaves(tree: Any) -> dict[str, np.ndarray]:

@@ -1,0 +1,171 @@
+"""Type checks of the whole package, and a small ocean that the tests share."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jaxtyping import install_import_hook
+
+# Shapes and dtypes in annotations are checked at every call. This must come before the first
+# import of gridcast.
+install_import_hook("gridcast", "beartype.beartype")
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+import xarray as xr  # noqa: E402
+from flax import nnx  # noqa: E402
+
+from gridcast.cli import main  # noqa: E402
+from gridcast.config import Config, config_from_dict  # noqa: E402
+from gridcast.config.schema import TrainConfig  # noqa: E402
+from gridcast.preparation import Setup, open_source, prepare  # noqa: E402
+from gridcast.sources.simulated import simulated_series, write_simulation  # noqa: E402
+from gridcast.training import loop  # noqa: E402
+from gridcast.training.step import DeviceSeries, Stepper, make_optimizer  # noqa: E402
+
+# One epoch of 13 steps: two stretches of the compiled loop, the second shorter.
+SMALL = {
+    "data": {"path": "(in memory)"},
+    "frames": {"inputs": 3, "leads": 2, "climatology": {"harmonics": 2}},
+    "splits": {"train": [1950, 1958], "validation": [1959, 1960], "test": [1961, 1963]},
+    "model": {"name": "conv_lstm", "hidden": [4], "downsample": 2},
+    "train": {"epochs": 3, "batch_size": 8, "learning_rate": 1e-2, "patience": 3},
+}
+STEPS = 13
+
+
+def small_config(**sections: dict[str, Any]) -> Config:
+    """The small experiment with some settings replaced."""
+    settings = {k: dict(v) for k, v in SMALL.items()}
+    for name, values in sections.items():
+        settings[name] = settings.get(name, {}) | values
+    return config_from_dict(settings)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A prepared experiment with its compiled functions."""
+
+    setup: Setup
+    stepper: Stepper
+    series: DeviceSeries
+    params: Any
+    validate: Callable[[Any], float]
+
+    @classmethod
+    def of(cls, series: xr.DataArray, config: Config) -> Bench:
+        setup = prepare(config, open_source(config, series))
+        graph, params, fixed = nnx.split(setup.model(), nnx.Param, ...)
+        steps = setup.train_windows.size // config.train.batch_size
+        frames, train = config.frames, config.train
+        optimizer = make_optimizer(train, train.epochs * steps)
+        stepper = Stepper(graph, fixed, optimizer, frames.inputs, frames.leads, train.seed)
+        on_device = DeviceSeries(
+            jnp.asarray(setup.frames),
+            jnp.asarray(setup.season),
+            jnp.asarray(setup.transform.grid.weight, jnp.float32),
+            jnp.asarray(setup.scale, jnp.float32),
+        )
+        validate = loop.validator(stepper, on_device, setup.validation_windows, train.batch_size)
+        return cls(setup, stepper, on_device, params, validate)
+
+    def fit(
+        self,
+        metrics: Path,
+        *,
+        begin: loop.Fit | None = None,
+        save: Callable[[loop.Fit], Any] = lambda _: None,
+        validate: Callable[[Any], float] | None = None,
+        series: DeviceSeries | None = None,
+        stepper: Stepper | None = None,
+        **train: Any,
+    ) -> loop.Fit:
+        """`loop.fit` with settings of this bench unless others are given."""
+        validate = validate or self.validate
+        return loop.fit(
+            stepper or self.stepper,
+            series or self.series,
+            self.setup.train_windows,
+            validate,
+            begin or loop.start(self.stepper, self.params, validate),
+            TrainConfig(**(self.setup.config.train.model_dump() | train)),
+            save=save,
+            metrics=metrics,
+        )
+
+    def with_run(self, run: Callable[..., Any]) -> Stepper:
+        """The stepper with another function in place of its compiled training steps."""
+        stepper = copy.copy(self.stepper)
+        object.__setattr__(stepper, "run", run)
+        return stepper
+
+
+def same_bits(a: Any, b: Any) -> bool:
+    """Whether two trees hold the same arrays, bit for bit."""
+    ours, theirs = jax.tree.leaves(a), jax.tree.leaves(b)
+    return len(ours) == len(theirs) and all(
+        np.asarray(x).tobytes() == np.asarray(y).tobytes()
+        for x, y in zip(ours, theirs, strict=True)
+    )
+
+
+@pytest.fixture(scope="session")
+def ocean() -> xr.DataArray:
+    """A simulated ocean, 1950 to 1963, with land; never to be changed in place."""
+    series, _ = simulated_series("ocean", years=14, shape=(9, 18), seed=3)
+    series.values.flags.writeable = False
+    return series
+
+
+@pytest.fixture(scope="session")
+def bench(ocean: xr.DataArray) -> Bench:
+    """The small experiment on the small ocean, compiled once for all tests."""
+    return Bench.of(ocean, small_config())
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A small run made by the command line, and what it was made from.
+
+    Attributes:
+      directory: of the run.
+      data: the simulated series it was trained on, as a file.
+      config: the file that the command was given.
+      said: what the command wrote to standard error.
+    """
+
+    directory: Path
+    data: Path
+    config: Path
+    said: str
+
+
+TRAINED = """\
+data: {{path: {data}}}
+frames: {{inputs: 3, leads: 3}}
+splits: {{train: [1950, 1958], validation: [1959, 1960], test: [1961, 1964]}}
+model: {{name: conv_lstm, hidden: [4], base: climatology}}
+train: {{epochs: 2, learning_rate: 1.0e-2}}
+output: {{directory: {directory}}}
+"""
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """One run of `gridcast train`, to be read only."""
+    folder = tmp_path_factory.mktemp("trained")
+    data, config, directory = folder / "sea.nc", folder / "small.yaml", folder / "run"
+    write_simulation(data, kind="ocean", years=15, shape=(9, 18), seed=1)
+    config.write_text(TRAINED.format(data=data, directory=directory))
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        assert main(["train", str(config)]) == 0, said.getvalue()
+    return Trained(directory, data, config, said.getvalue())

@@ -1,0 +1,119 @@
+"""Imports point one way, and the command line starts without anything heavy."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "gridcast"
+
+# Each line may import from itself and from the lines above it.
+ORDER = [
+    ["errors", "timeaxis", "grid", "accelerator", "config"],
+    ["sources"],
+    ["frames"],
+    ["references", "models"],
+    ["training"],
+    ["forecasting"],
+    ["verification"],
+    ["preparation", "run", "plots"],
+    ["experiment"],
+    ["commands_data", "cli"],
+    ["__init__"],
+]
+RANK = {name: rank for rank, line in enumerate(ORDER) for name in line}
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name, without `gridcast.`."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imported(name: str, source: str, known: set[str]) -> set[str]:
+    """Modules of the package that `source` imports, at the top or in a function."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} imports relatively"
+            # `from gridcast.training import loop` imports a module, or a name from one.
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for full in names:
+            top, *parts = full.split(".")
+            if top != "gridcast":
+                continue
+            while parts and ".".join(parts) not in known:
+                parts.pop()
+            found.add(".".join(parts) or "__init__")
+    return found - {name}
+
+
+def wrong_imports(graph: dict[str, set[str]]) -> list[str]:
+    return [
+        f"{name} imports {other}"
+        for name, others in graph.items()
+        for other in sorted(others)
+        if RANK[other.split(".")[0]] > RANK[name.split(".")[0]]
+    ]
+
+
+def graph() -> dict[str, set[str]]:
+    found = modules()
+    return {name: imported(name, path.read_text(), set(found)) for name, path in found.items()}
+
+
+def test_every_module_has_its_place_in_the_order():
+    assert {name.split(".")[0] for name in modules()} == set(RANK)
+
+
+def test_imports_point_one_way():
+    assert wrong_imports(graph()) == []
+
+
+def test_imports_go_in_no_circle():
+    # Names that a package re-exports make it depend on its modules, never they on it.
+    list(TopologicalSorter(graph()).static_order())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import gridcast.models.layers",
+        "from gridcast.models import layers",
+        "from gridcast.models.layers import GridConv",
+        "def f():\n    from gridcast.models.layers import GridConv",
+    ],
+)
+def test_an_import_the_wrong_way_is_seen(line):
+    found = imported("frames.windows", line, set(modules()))
+    assert wrong_imports({"frames.windows": found}) == ["frames.windows imports models.layers"]
+
+
+HEAVY = ["jax", "flax", "optax", "xarray", "matplotlib", "pooch", "requests", "scipy", "netCDF4"]
+
+
+def loaded_by(module: str) -> set[str]:
+    code = f"import sys, {module}; print(*{{m.split('.')[0] for m in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("module", ["gridcast", "gridcast.cli"])
+def test_the_command_line_starts_without_anything_heavy(module):
+    assert not loaded_by(module) & set(HEAVY)
+
+
+def test_heavy_modules_are_seen_where_they_are_loaded():
+    assert {"jax", "xarray"} <= loaded_by("gridcast.run")
