@@ -18,18 +18,17 @@ from jaxtyping import install_import_hook
 install_import_hook("gridcast", "beartype.beartype")
 
 import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import xarray as xr  # noqa: E402
-from flax import nnx  # noqa: E402
 
 from gridcast.cli import main  # noqa: E402
 from gridcast.config import Config, config_from_dict  # noqa: E402
 from gridcast.config.schema import TrainConfig  # noqa: E402
+from gridcast.fitting import compile_setup  # noqa: E402
 from gridcast.preparation import Setup, open_source, prepare  # noqa: E402
 from gridcast.sources.simulated import simulated_series, write_simulation  # noqa: E402
 from gridcast.training import loop  # noqa: E402
-from gridcast.training.step import DeviceSeries, Stepper, make_optimizer  # noqa: E402
+from gridcast.training.step import DeviceSeries, Stepper  # noqa: E402
 
 # One epoch of 13 steps: two stretches of the compiled loop, the second shorter.
 SMALL = {
@@ -63,18 +62,10 @@ class Bench:
     @classmethod
     def of(cls, series: xr.DataArray, config: Config) -> Bench:
         setup = prepare(config, open_source(config, series))
-        graph, params, fixed = nnx.split(setup.model(), nnx.Param, ...)
-        steps = setup.train_windows.size // config.train.batch_size
-        frames, train = config.frames, config.train
-        optimizer = make_optimizer(train, train.epochs * steps)
-        stepper = Stepper(graph, fixed, optimizer, frames.inputs, frames.leads, train.seed)
-        on_device = DeviceSeries(
-            jnp.asarray(setup.frames),
-            jnp.asarray(setup.season),
-            jnp.asarray(setup.transform.grid.weight, jnp.float32),
-            jnp.asarray(setup.scale, jnp.float32),
+        stepper, on_device, params = compile_setup(setup)
+        validate = loop.validator(
+            stepper, on_device, setup.validation_windows, config.train.batch_size
         )
-        validate = loop.validator(stepper, on_device, setup.validation_windows, train.batch_size)
         return cls(setup, stepper, on_device, params, validate)
 
     def fit(

@@ -21,7 +21,7 @@ ORDER = [
     ["training"],
     ["forecasting"],
     ["verification"],
-    ["preparation", "run", "plots"],
+    ["preparation", "fitting", "run", "plots"],
     ["experiment"],
     ["commands_data", "cli"],
     ["__init__"],
