@@ -18,7 +18,7 @@ PERSISTENCE = 0.9  # of the wind from one month to the next
 TURN = np.deg2rad(80.0)  # a month; not 90: its period would then be a harmonic of the year
 WIND = 5.0  # m/s, standard deviation of each component
 OROGRAPHIC = 2.0  # mm/day, standard deviation over land before rain is kept from being negative
-MARITIME = 0.3  # mm/day, the same at sea
+MOISTURE = 0.5  # mm/day, the same of what the westerly wind carries everywhere
 FLICKER = 0.05  # relative noise of each cell and month
 PATTERNS = 4
 SPIN_UP_MONTHS = 120
@@ -29,11 +29,11 @@ class RainSystem:
     """Monthly rain that falls on the windward side of the mountains.
 
     The wind u + iv is the same over a region and turns by about 80 degrees a month, with noise:
-    W[t + 1] = 0.9 exp(i 80 deg) W[t] + noise. Rain over land is
-    max(0, base(lat, month) + gain (u dh/dx + v dh/dy)) times a small noise. A cell's own rain
-    tells only the wind along its own slope, and next month that wind blows across it; the rain
-    of its neighbours together with the relief tells both components. At sea a little rain
-    follows the poleward wind.
+    W[t + 1] = 0.9 exp(i 80 deg) W[t] + noise. Rain is
+    max(0, base(lat, month) + moisture u + gain (u dh/dx + v dh/dy)) times a small noise. A cell's
+    own rain tells the wind along its own slope, and next month that wind blows across it; the
+    rain of its neighbours tells u, and together with the relief v as well: what next month's wind
+    brings to this slope takes the relief to know.
 
     Attributes:
       lat, lon: degrees of the cell centres, ascending; longitude wraps.
@@ -86,12 +86,10 @@ class RainSystem:
           DataError: fewer than 1 year, or a negative seed.
         """
         u, v = self.wind(years, seed)
-        land = self.relief > 0
         # Two slopes of mean square 1 times two winds of variance WIND^2.
         uphill = (u * self.slope_east + v * self.slope_north) * (OROGRAPHIC / (WIND * 2**0.5))
-        poleward = v * np.sin(np.deg2rad(self.lat))[:, None] * (MARITIME / WIND)
         base = np.tile(self.base, (u.shape[0] // 12, 1, 1))
-        rain = np.maximum(base + np.where(land, uphill, poleward), 0.0)
+        rain = np.maximum(base + uphill + u * (MOISTURE / WIND), 0.0)
         noise = random_stream(seed, "rain flicker").standard_normal(rain.shape)
         return (rain * np.exp(FLICKER * noise)).astype(np.float32)
 
