@@ -110,7 +110,11 @@ def plot_forecast(observed: xr.DataArray, forecast: xr.Dataset, path: Path) -> N
         title = f"forecast for {_date(f)} (lead {lead + 1})"
         image = draw(panels[0, i], f.values, title, "viridis", (low, high))
         change = draw(
-            panels[1, i], changes[i - 1], "forecast minus observed", "RdBu_r", (-span, span)
+            panels[1, i],
+            changes[i - 1],
+            f"forecast minus {_date(observed)}",
+            "RdBu_r",
+            (-span, span),
         )
     figure.colorbar(image, ax=panels[0], label=f"{name} [{units}]", shrink=0.9)  # type: ignore
     figure.colorbar(change, ax=panels[1], label=f"difference [{units}]", shrink=0.9)  # type: ignore
