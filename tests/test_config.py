@@ -338,3 +338,11 @@ def test_any_value_in_any_place_is_accepted_or_refused_with_its_name(changes):
     refusal = refused(lambda: config_from_dict(tree))
     assert refusal is None or refusal.startswith("<settings>: ")
     assert "Value error" not in (refusal or "")
+
+
+def test_every_shipped_config_is_accepted_and_opens_with_its_command():
+    paths = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+    assert {path.stem for path in paths} >= {"sst", "sst_cnn_lstm", "tasman"}
+    for path in paths:
+        load_config(path)
+        assert path.read_text().startswith(f"# python scripts/train.py configs/{path.name}\n")

@@ -210,3 +210,16 @@ def test_the_main_experiment_runs_on_a_part_of_the_real_ocean(tmp_path, capsys):
         ["2013-01", "2013-02", "2013-03"]
     ]
     assert 15 < float(forecast["sst"].min()) < float(forecast["sst"].max()) < 35
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_config_beats_damped_persistence_at_every_lead(path, tmp_path):
+    overrides = [f"output.directory={tmp_path / 'run'}", "data.offline=error"]
+    run = gridcast.train(gridcast.load_config(path, overrides))
+    with xr.open_dataset(run.directory / "scores.nc") as scores:
+        ours, damped = (
+            scores["rmse"].sel(forecast=name).values for name in ("model", "damped_persistence")
+        )
+    print(path.stem, np.round(ours, 3), np.round(damped, 3))
+    assert (ours < damped).all()
