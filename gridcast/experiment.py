@@ -145,9 +145,8 @@ def dry_run(config: Config) -> str:
     """Check the config and the data, and say what training would do."""
     setup = prepare(config, open_source(config))
     stepper, series, params = compile_setup(setup)
-    batch = min(config.train.batch_size, setup.train_windows.size)
     state = jax.eval_shape(stepper.start, params)
-    order = jax.ShapeDtypeStruct((setup.train_windows.size // batch, batch), np.int32)
+    order = jax.ShapeDtypeStruct(setup.epoch(0).shape, np.int32)
     memory = stepper.run.lower(state, series, order, 0, 1).compile().memory_analysis()  # type: ignore
     used = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
     lines = [_describe(setup), f"memory: {used / 2**20:.0f} MiB on the device while training"]
@@ -158,7 +157,8 @@ def dry_run(config: Config) -> str:
 def _describe(setup: Setup) -> str:
     """What is trained on what, in a few lines."""
     config, axis = setup.config, setup.axis
-    count = sum(p.size for p in jax.tree.leaves(nnx.state(setup.model(), nnx.Param)))
+    shapes = nnx.state(nnx.eval_shape(setup.model), nnx.Param)  # no weights are made for a count
+    count = sum(p.size for p in jax.tree.leaves(shapes))
     lines = [
         f"data: {setup.source.origin}",
         f"  {setup.transform.variable} [{setup.transform.units}], {axis.times.size} dates, "

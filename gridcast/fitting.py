@@ -25,12 +25,10 @@ def compile_setup(setup: Setup) -> tuple[Stepper, DeviceSeries, Any]:
     """The compiled step, the data on the device, and the first weights."""
     config = setup.config
     graph, params, fixed = nnx.split(setup.model(), nnx.Param, ...)
-    batch = min(config.train.batch_size, setup.train_windows.size)
-    total = config.train.epochs * (setup.train_windows.size // batch)
     stepper = Stepper(
         graph,
         fixed,
-        make_optimizer(config.train, total),
+        make_optimizer(config.train, config.train.epochs * len(setup.epoch(0))),
         config.frames.inputs,
         config.frames.leads,
         config.train.seed,

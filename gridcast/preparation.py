@@ -13,7 +13,7 @@ from gridcast.config import Config
 from gridcast.errors import ConfigError, DataError
 from gridcast.frames.splits import Splits
 from gridcast.frames.transform import FrameTransform
-from gridcast.frames.windows import whole_windows
+from gridcast.frames.windows import shuffled, whole_windows
 from gridcast.models import ForecastModel, build_model
 from gridcast.references import BASES, Damping, TrainingSeries
 from gridcast.sources import catalog
@@ -116,6 +116,11 @@ class Setup:
     scale: Float[np.ndarray, " lead"]
     train_windows: Int[np.ndarray, " window"]
     validation_windows: Int[np.ndarray, " validation_window"]
+
+    def epoch(self, epoch: int) -> Int[np.ndarray, "step batch"]:
+        """The batches of one epoch of training."""
+        train = self.config.train
+        return shuffled(self.train_windows, train.batch_size, train.seed, epoch)
 
     def model(self) -> ForecastModel:
         return build_model(
