@@ -9,12 +9,16 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gridcast import commands_data
 from gridcast.errors import GridcastError
+
+if TYPE_CHECKING:
+    from gridcast.config import Config
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,41 +63,49 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"gridcast {version('gridcast')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    train = _add_train(commands)
+    of_config = _add_of_config(commands)
     _add_forecast(commands)
     _add_evaluate(commands)
     commands_data.add(commands)
     arguments, rest = parser.parse_known_args(argv)
     # argparse closes the list of overrides at the first option: those after it come back here.
-    if arguments.run is _train:
+    if hasattr(arguments, "overrides"):
         arguments.overrides += [text for text in rest if not text.startswith("-")]
         rest = [text for text in rest if text.startswith("-")]
     if rest:
-        chosen = train if arguments.run is _train else parser
-        chosen.error(f"unknown arguments: {' '.join(rest)}")
+        of_config.get(arguments.run, parser).error(f"unknown arguments: {' '.join(rest)}")
     return arguments
 
 
-def _add_train(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        "train",
-        help="train a model, judge it on the test dates, forecast from the last date",
-        description="Train a model, judge it on the test dates, forecast from the last date.",
-    )
-    parser.add_argument("config", metavar="CONFIG", help="YAML file of the experiment")
-    parser.add_argument(
-        "overrides",
-        metavar="section.key=value",
-        nargs="*",
-        default=[],
-        help="settings in place of those of the file, for example train.epochs=3",
-    )
-    parser.add_argument(
+def _add_of_config(
+    commands: argparse._SubParsersAction,
+) -> dict[Callable[..., None], argparse.ArgumentParser]:
+    """The commands that begin with a config, by the function that runs them."""
+    parsers = {}
+    for run, name, text in (
+        (_train, "train", "train a model, judge it on the test dates, forecast from the last date"),
+        (_crossval, "crossval", "train without each block of years in turn, and forecast it"),
+        (_pretrain, "pretrain", "train the encoder of a CNN-LSTM by itself, as an autoencoder"),
+        (_summary, "summary", "list the layers of the model with their shapes and parameters"),
+    ):
+        about = f"{text[0].upper()}{text[1:]}."
+        parser = commands.add_parser(name, help=text, description=about)
+        parser.add_argument("config", metavar="CONFIG", help="YAML file of the experiment")
+        parser.add_argument(
+            "overrides",
+            metavar="section.key=value",
+            nargs="*",
+            default=[],
+            help="settings in place of those of the file, for example train.epochs=3",
+        )
+        parser.set_defaults(run=run)
+        parsers[run] = parser
+    train = parsers[_train]
+    train.add_argument(
         "--dry-run", action="store_true", help="check settings and data, say what would happen"
     )
-    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
-    parser.set_defaults(run=_train)
-    return parser
+    train.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
+    return parsers
 
 
 def _add_forecast(commands: argparse._SubParsersAction) -> None:
@@ -132,17 +144,42 @@ def _steps(text: str) -> int:
     return int(text)
 
 
-def _train(arguments: argparse.Namespace) -> None:
+def _config(arguments: argparse.Namespace, suffix: str = "") -> Config:
     from gridcast.config import load_config
 
     loaded = load_config(arguments.config, arguments.overrides)
-    config = loaded.with_directory(f"runs/{Path(arguments.config).stem}")
+    return loaded.with_directory(f"runs/{Path(arguments.config).stem}{suffix}")
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    config = _config(arguments)
     from gridcast import experiment
 
     if arguments.dry_run:
         print(experiment.dry_run(config))
     else:
         experiment.run_training(config, resume=arguments.resume)
+
+
+def _crossval(arguments: argparse.Namespace) -> None:
+    config = _config(arguments, "-crossval")
+    from gridcast.crossval import cross_validate
+
+    cross_validate(config)
+
+
+def _pretrain(arguments: argparse.Namespace) -> None:
+    config = _config(arguments)
+    from gridcast.pretraining import pretrain
+
+    print(pretrain(config))
+
+
+def _summary(arguments: argparse.Namespace) -> None:
+    config = _config(arguments)
+    from gridcast.experiment import summary
+
+    print(summary(config))
 
 
 def _forecast(arguments: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,28 @@ from flax import nnx
 from gridcast.accelerator import device_name
 from gridcast.config import Config, config_from_dict, dump_config, load_config
 from gridcast.errors import CheckpointError, ConfigError, DataError
-from gridcast.fitting import CHECKPOINTS, compile_setup, fit_setup
-from gridcast.plots import plot_forecast, plot_scores
-from gridcast.preparation import IN_MEMORY, Setup, open_source, prepare
-from gridcast.run import Data, Run
+from gridcast.fitting import compile_setup, fit_setup
+from gridcast.forecast_plots import plot_forecast
+from gridcast.models.summary import summarise
+from gridcast.models.summary import table as layer_table
+from gridcast.opening import IN_MEMORY, Data, open_source
+from gridcast.plots import plot_scores
+from gridcast.preparation import Setup, prepare
+from gridcast.run import Run
 from gridcast.sources.netcdf import write_netcdf
 from gridcast.timeaxis import label
 from gridcast.training import checkpoints
-from gridcast.verification.scores import table, verdict, write_csv
+from gridcast.training.encoders import CHECKPOINTS
+from gridcast.verification.tables import table, verdict, write_csv
 
 RESULTS = (
     "metrics.jsonl",
     "hindcast.nc",
     "forecast.nc",
     "forecast.png",
-    "scores.nc",
-    "scores.csv",
-    "scores.png",
+    "scores*.nc",
+    "scores*.csv",
+    "scores*.png",
 )
 _log = logging.getLogger("gridcast")
 
@@ -96,28 +101,28 @@ def run_training(
     began = time.perf_counter()
     config = config.with_directory("runs/default")
     directory = Path(str(config.output.directory))
-    _require_writable(directory, resume)
+    require_writable(directory, resume)
     setup = prepare(config, open_source(config, dataset))
     _log.info("%s", _describe(setup))
     if not resume:
-        _clear(directory)
+        clear(directory)
     _write_text(directory / "config.yaml", dump_config(config))
     best = fit_setup(setup, directory, resume=resume)
     _log.info("trained in %.0f s on %s", time.perf_counter() - began, device_name())
     run = Run.restore(directory, best)
-    source = setup.source.series
+    source = setup.source
     scores, hindcast = run.verify(source)
     write_netcdf(hindcast, directory / "hindcast.nc")
-    _write_scores(scores, directory)
+    write_scores(scores, directory)
     forecast = run.forecast(source)
     write_netcdf(forecast, directory / "forecast.nc")
-    plot_forecast(run.observed(forecast, source), forecast, directory / "forecast.png")
-    _log.info("%s\n%s", table(scores), verdict(scores))
+    plot_forecast(run.observed(source), forecast, directory / "forecast.png")
+    _log.info("%s", said(scores))
     _log.info("all files are in %s, after %.0f s", directory, time.perf_counter() - began)
     return run
 
 
-def _require_writable(directory: Path, resume: bool) -> None:
+def require_writable(directory: Path, resume: bool) -> None:
     """What can be known before the data are read."""
     if resume and not any((directory / CHECKPOINTS).glob("step-*")):
         raise CheckpointError(
@@ -130,22 +135,23 @@ def _require_writable(directory: Path, resume: bool) -> None:
         raise DataError(f"cannot write to {directory}: {error.strerror or error}") from error
 
 
-def _clear(directory: Path) -> None:
+def clear(directory: Path) -> None:
     """Remove an earlier run's files, so that what is there belongs together."""
     earlier = list((directory / CHECKPOINTS).glob("step-*"))
     if earlier:
         _log.warning("%s holds an earlier run, which is replaced", directory)
     for path in earlier:
         checkpoints.remove(path)
-    for name in RESULTS:
-        (directory / name).unlink(missing_ok=True)
+    for pattern in RESULTS:
+        for path in directory.glob(pattern):
+            path.unlink()
 
 
 def dry_run(config: Config) -> str:
     """Check the config and the data, and say what training would do."""
     setup = prepare(config, open_source(config))
-    stepper, series, params = compile_setup(setup)
-    state = jax.eval_shape(stepper.start, params)
+    stepper, series, weights, _ = compile_setup(setup)
+    state = jax.eval_shape(stepper.start, weights)
     order = jax.ShapeDtypeStruct(setup.epoch(0).shape, np.int32)
     memory = stepper.run.lower(state, series, order, 0, 1).compile().memory_analysis()  # type: ignore
     used = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
@@ -154,17 +160,30 @@ def dry_run(config: Config) -> str:
     return "\n".join(lines)
 
 
+def summary(config: Config) -> str:
+    """The layers of the configured model, their output shapes for one window, and parameters."""
+    setup = prepare(config, open_source(config))
+    stepper, series, *_ = compile_setup(setup)
+    inputs = stepper.example(series, setup.train_windows[:1])
+    return layer_table(summarise(setup.model(), lambda model: model(inputs)))
+
+
 def _describe(setup: Setup) -> str:
     """What is trained on what, in a few lines."""
     config, axis = setup.config, setup.axis
     shapes = nnx.state(nnx.eval_shape(setup.model), nnx.Param)  # no weights are made for a count
     count = sum(p.size for p in jax.tree.leaves(shapes))
+    classes = setup.fields.classes
     lines = [
         f"data: {setup.source.origin}",
-        f"  {setup.transform.variable} [{setup.transform.units}], {axis.times.size} dates, "
+        f"  {', '.join(f'{t.variable} [{t.units}]' for t in setup.fields.inputs)}, "
+        f"{axis.times.size} dates, "
         f"{label(axis.times[0])} to {label(axis.times[-1])}, every {axis.frequency}"
         + (f"; gaps: {'; '.join(axis.gaps[:3])}" if axis.gaps else ""),
-        f"grid: {setup.transform.grid}",
+        f"grid: {setup.fields.inputs[0].grid}",
+        f"forecast: {', '.join(target.variable for target in setup.fields.targets)}"
+        + (" of the box" if setup.fields.whole else "")
+        + (f" in classes: {', '.join(classes.labels)}" if classes is not None else ""),
     ]
     windows = {"train": setup.train_windows, "validation": setup.validation_windows}
     for name in ("train", "validation", "test"):
@@ -199,17 +218,25 @@ def run_forecast(
 
 
 def run_evaluation(directory: str, data: list[str] | None) -> str:
-    """Judge a trained run, write its scores, return the table."""
+    """Judge a trained run, write its scores, return the tables."""
     run = Run.load(directory)
-    scores = run.evaluate(data)
-    _write_scores(scores, run.directory)
-    return f"{table(scores)}\n{verdict(scores)}"
+    scores, _ = run.verify(data)
+    write_scores(scores, run.directory)
+    return said(scores)
 
 
-def _write_scores(scores: xr.Dataset, directory: Path) -> None:
-    write_netcdf(scores, directory / "scores.nc")
-    write_csv(scores, directory / "scores.csv")
-    plot_scores(scores, directory / "scores.png")
+def said(scores: Sequence[xr.Dataset]) -> str:
+    """The tables and verdicts of all targets."""
+    return "\n".join(f"{table(one)}\n{verdict(one)}" for one in scores)
+
+
+def write_scores(scores: Sequence[xr.Dataset], directory: Path) -> None:
+    """scores.nc, .csv and .png; further targets have their number in the name."""
+    for number, one in enumerate(scores, 1):
+        stem = "scores" if number == 1 else f"scores_{number}"
+        write_netcdf(one, directory / f"{stem}.nc")
+        write_csv(one, directory / f"{stem}.csv")
+        plot_scores(one, directory / f"{stem}.png")
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,37 +15,130 @@ import numpy as np
 from flax import nnx
 
 from gridcast.errors import ConfigError, DataError
+from gridcast.frames.fields import AMOUNTS, variables
+from gridcast.frames.places import random_place
+from gridcast.models import ForecastModel
+from gridcast.models.window import Frozen
 from gridcast.preparation import Setup
 from gridcast.training import checkpoints, loop
-from gridcast.training.step import DeviceSeries, Stepper, TrainState, make_optimizer
+from gridcast.training.encoders import CHECKPOINTS
+from gridcast.training.step import DeviceSeries, Stepper, TrainState, Weights, make_optimizer
 
-CHECKPOINTS = "checkpoints"
 _log = logging.getLogger("gridcast")
 
 
-def compile_setup(setup: Setup) -> tuple[Stepper, DeviceSeries, Any]:
-    """The compiled step, the data on the device, and the first weights."""
+def compile_setup(
+    setup: Setup, model: ForecastModel | None = None, *, first: int = 1
+) -> tuple[Stepper, DeviceSeries, Weights, Any]:
+    """The compiled step, the data on the device, the first weights, and the frozen ones.
+
+    Args:
+      model: in place of the configured one.
+      first: steps from the initial date to the first lead.
+    """
     config = setup.config
-    graph, params, fixed = nnx.split(setup.model(), nnx.Param, ...)
+    graph, params, statistics, frozen, rest = nnx.split(
+        model or setup.model(), nnx.Param, nnx.BatchStat, Frozen, ...
+    )
+    steps = config.train.epochs * len(setup.epoch(0))
     stepper = Stepper(
         graph,
-        fixed,
-        make_optimizer(config.train, config.train.epochs * len(setup.epoch(0))),
+        nnx.merge_state(frozen, rest),
+        make_optimizer(config.train, steps),
+        loss_name(setup),
         config.frames.inputs,
         config.frames.leads,
         config.train.seed,
+        first=first,
+        gaps=config.frames.missing == "mask",
+        whole=setup.fields.whole,
+        teach_until=steps // 2 if getattr(config.model, "sampling", "none") == "scheduled" else 0,
+        penalty=(config.train.l1, config.train.l2),
+        noise=config.frames.augment.noise,
+        places=_places(setup),
+        everywhere=config.frames.patches is not None,
     )
-    series = DeviceSeries(
-        jnp.asarray(setup.frames),
-        jnp.asarray(setup.season),
-        jnp.asarray(setup.transform.grid.weight, jnp.float32),
-        jnp.asarray(setup.scale, jnp.float32),
-    )
-    return stepper, series, params
+    weights = Weights(params, statistics)
+    factors = [variable.weight for variable in variables(config)[: len(setup.fields.targets)]]
+    weight = jnp.asarray(setup.fields.weight * np.array(factors), jnp.float32)
+    unit = jnp.ones((config.frames.leads, weight.shape[-1]), jnp.float32)
+    series = DeviceSeries(_on_device(setup.arrays), weight, unit)
+    if loss_name(setup) != AMOUNTS:  # a log likelihood has no zero to be relative to
+        series = series._replace(scale=_reference_loss(stepper, series, weights, setup))
+    return stepper, series, weights, frozen
 
 
-def fit_setup(setup: Setup, directory: Path, *, resume: bool) -> checkpoints.Checkpoint:
+def loss_name(setup: Setup) -> str:
+    if setup.fields.classes is not None:
+        return "cross_entropy"
+    return setup.config.train.loss or "mse"
+
+
+def _on_device(arrays: Any) -> Any:
+    return type(arrays)(*(None if a is None else jnp.asarray(a) for a in arrays))
+
+
+def _reference_loss(stepper: Stepper, series: DeviceSeries, weights: Weights, setup: Setup) -> Any:
+    """The mean loss of the reference over training windows, at each lead; 1 where it has none."""
+    sums = stepper.reference_losses(weights, series, jnp.asarray(setup.train_windows)[:, None])
+    loss, area = (np.asarray(part, np.float64).sum(axis=0) for part in sums)
+    mean = loss / np.where(area > 0, area, 1.0)
+    return jnp.asarray(np.where(mean > 0, mean, 1.0), jnp.float32)
+
+
+def _places(setup: Setup) -> Callable[..., Any] | None:
+    """How patches, rolls and flips are drawn, if the config asks for any."""
+    frames, grid = setup.config.frames, setup.fields.inputs[0].grid
+    augment = frames.augment
+    if augment.roll and not grid.wraps:
+        raise ConfigError(
+            f"frames.augment.roll needs a grid that goes round the globe, found {grid}\n"
+            "  fix: frames.augment.roll: false"
+        )
+    if frames.patches is None and not augment.roll and not augment.flip:
+        return None
+    size = None if frames.patches is None else frames.patches.size
+    if size is not None:
+        _require_patches(setup, size)
+    return functools.partial(
+        random_place,
+        grid=grid.shape,
+        size=size,
+        step=coarsening(setup.config),
+        wraps=grid.wraps,
+        roll=augment.roll,
+        flip=tuple(augment.flip),
+        vectors=tuple(variable.vector for variable in variables(setup.config)),
+    )
+
+
+def coarsening(config: Any) -> int:
+    """Cells of the grid to one of the network: patches begin at multiples of it."""
+    model = config.model
+    return getattr(model, "downsample", 2 ** len(getattr(model, "channels", ())))
+
+
+def _require_patches(setup: Setup, size: tuple[int, int]) -> None:
+    grid, step = setup.fields.inputs[0].grid, coarsening(setup.config)
+    if any(side > whole or side % step for side, whole in zip(size, grid.shape, strict=True)):
+        raise ConfigError(
+            f"frames.patches.size: {list(size)} does not fit\n"
+            f"  expected: multiples of {step}, at most {list(grid.shape)}"
+        )
+
+
+def fit_setup(
+    setup: Setup,
+    directory: Path,
+    *,
+    resume: bool,
+    model: ForecastModel | None = None,
+    first: int = 1,
+) -> checkpoints.Checkpoint:
     """Train, or go on training; a checkpoint in `directory` after each epoch.
+
+    Args:
+      model, first: as `compile_setup`.
 
     Returns:
       The last checkpoint, which holds the weights that were best on validation.
@@ -52,19 +147,24 @@ def fit_setup(setup: Setup, directory: Path, *, resume: bool) -> checkpoints.Che
       ConfigError, DataError: on `resume`, settings or training data that differ from before.
       TrainingError: the loss is no longer finite.
     """
-    stepper, series, params = compile_setup(setup)
+    stepper, series, weights, frozen = compile_setup(setup, model, first=first)
     config = setup.config.train
     validate = loop.validator(stepper, series, setup.validation_windows, config.batch_size)
     if resume:
-        begin = _resumed(setup, stepper, params, directory)
+        begin = _resumed(setup, stepper, weights, directory)
     else:
-        begin = loop.start(stepper, params, validate)
+        begin = loop.start(stepper, weights, validate)
 
     def save(now: loop.Fit) -> None:
         checkpoints.save(directory / CHECKPOINTS, pack(now))
 
     def pack(now: loop.Fit) -> checkpoints.Checkpoint:
-        groups = {"weights": now.state.params, "optimizer": now.state.optimizer, "best": now.best}
+        groups = {
+            "weights": now.state.weights,
+            "optimizer": now.state.optimizer,
+            "best": now.best,
+            "frozen": frozen,
+        }
         return _checkpoint_of(setup, int(now.state.step), groups, vars(now.progress))
 
     last = loop.fit(
@@ -80,7 +180,7 @@ def fit_setup(setup: Setup, directory: Path, *, resume: bool) -> checkpoints.Che
     return pack(last)
 
 
-def _resumed(setup: Setup, stepper: Stepper, params: Any, directory: Path) -> loop.Fit:
+def _resumed(setup: Setup, stepper: Stepper, weights: Weights, directory: Path) -> loop.Fit:
     saved = checkpoints.load_newest(directory / CHECKPOINTS)
     same = json.loads(setup.config.model_dump_json())
     was = saved.about["config"]
@@ -90,20 +190,22 @@ def _resumed(setup: Setup, stepper: Stepper, params: Any, directory: Path) -> lo
             f"{directory} was trained with other settings in: {', '.join(changed)}\n"
             f"  fix: resume with {directory / 'config.yaml'}, or train without --resume"
         )
-    fixed = saved.arrays["setup"]
-    if not np.array_equal(fixed["climatology"], setup.transform.climatology.coefficients):
+    fixed, fields = saved.arrays["fields"], setup.fields.arrays()
+    if not all(np.array_equal(fixed[name], fields[name]) for name in fields):
         raise DataError(
             f"the training data are not those that {directory} was trained on\n"
             "  fix: train without --resume"
         )
-    empty = stepper.start(params)
+    empty = stepper.start(weights)
+    now = checkpoints.fill(weights, saved.arrays["weights"])
     state = TrainState(
-        checkpoints.fill(params, saved.arrays["weights"]),
+        now.params,
+        now.statistics,
         checkpoints.fill(empty.optimizer, saved.arrays["optimizer"]),
         jnp.asarray(saved.step, jnp.int32),
     )
     _log.info("resumed at step %d", saved.step)
-    best = checkpoints.fill(params, saved.arrays["best"])
+    best = checkpoints.fill(weights, saved.arrays["best"])
     return loop.Fit(state, best, loop.Progress(**saved.about["position"]))
 
 
@@ -113,24 +215,28 @@ def _checkpoint_of(
     """All that `Run.load` and a resumed training need.
 
     Args:
-      groups: trees of arrays by name: weights, best, optimizer.
+      groups: trees of arrays by name: weights, best, optimizer, frozen.
       position: where training stands.
     """
-    fixed = setup.transform.arrays() | {"damping": setup.damping.factor, "layers": setup.layers}
     about = {
-        "format": 1,
+        "format": 2,
         "config": json.loads(setup.config.model_dump_json()),
-        "transform": setup.transform.about(),
+        "fields": setup.fields.about(),
         "layers": setup.layer_names,
         "origin": setup.source.origin,
         "training_dates": int(setup.splits.train.sum()),
-        "grid_digest": setup.transform.grid.digest,
+        "grid_digest": setup.fields.inputs[0].grid.digest,
         "position": position,
         "seed": setup.config.train.seed,
         "versions": _versions(),
     }
     arrays = {name: checkpoints.named_leaves(tree) for name, tree in groups.items()}
-    return checkpoints.Checkpoint(step, about, {"setup": fixed, **arrays})
+    fixed = {
+        "fields": setup.fields.arrays(),
+        "head": setup.head,
+        "layers": {"layers": setup.layers},
+    }
+    return checkpoints.Checkpoint(step, about, {**fixed, **arrays})
 
 
 def _versions() -> dict[str, str]:

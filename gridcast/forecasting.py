@@ -1,8 +1,7 @@
-"""Forecasts: direct leads, rolled out beyond them, and back to labelled data in physical units."""
+"""Forecasts: direct leads, rolled out beyond them, of the whole grid or tile by tile."""
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,19 +9,39 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from gridcast.accelerator import jit
-from gridcast.frames.transform import FrameTransform
-from gridcast.models import ForecastModel
-from gridcast.sources.units import family
-from gridcast.sources.values import is_difference
-from gridcast.timeaxis import TimeAxis
+from gridcast.errors import DataError
+from gridcast.frames.places import place_at
+from gridcast.frames.tiles import blend, blend_weights, tiles
+from gridcast.frames.windows import FrameSeries
+from gridcast.models import ForecastModel, Inputs
+from gridcast.models.heads import ValueHead
 
-CONVENTIONS = "CF-1.11"
-_HOURS = {"day": 24.0, "hour": 1.0, "minute": 1.0 / 60.0}
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a grid is covered by overlapping tiles.
+
+    Attributes:
+      size, overlap: as in `frames.patches`; step: tiles begin at multiples of it.
+    """
+
+    grid: tuple[int, int]
+    size: tuple[int, int]
+    overlap: int
+    step: int
+    wraps: bool
+
+    @cached_property
+    def starts(self) -> list[tuple[int, int]]:
+        return tiles(self.grid, self.size, self.overlap, self.step, self.wraps)
+
+    @cached_property
+    def weights(self) -> Float[np.ndarray, "tile height width"]:
+        return blend_weights(self.grid, self.starts, self.size, self.overlap, self.wraps)
 
 
 @dataclass(frozen=True)
@@ -31,124 +50,119 @@ class Predictor:
 
     Attributes:
       inputs, leads: frames that the model takes, and leads that it gives at once.
+      targets: how many variables are forecast.
+      once: why the model cannot take its own forecasts for inputs, or None.
     """
 
     graph: nnx.GraphDef
     state: Any
     inputs: int
     leads: int
+    targets: int
     batch_size: int
+    once: str | None
+    tiling: Tiling | None = None
 
     @classmethod
-    def of(cls, model: ForecastModel, inputs: int, batch_size: int) -> Predictor:
+    def of(
+        cls,
+        model: ForecastModel,
+        *,
+        inputs: int,
+        leads: int,
+        variables: int,
+        batch_size: int,
+        tiling: Tiling | None = None,
+    ) -> Predictor:
+        """
+        Args:
+          variables: how many the model is given.
+        """
         graph, state = nnx.split(model)
-        return cls(graph, state, inputs, model.damping[...].shape[0], batch_size)
+        targets = model.target_mask[...].shape[-1]
+        once = None
+        if not isinstance(model.head, ValueHead):
+            once = "it forecasts probabilities or amounts, not the frames it is given"
+        elif model.whole:
+            once = "it forecasts one number for a window, not a frame"
+        elif targets < variables:
+            once = "some of its inputs are not forecast"
+        return cls(graph, state, inputs, leads, targets, batch_size, once, tiling)
 
     @cached_property
     def _run(self) -> Callable[..., Array]:
-        return jit(lambda state, *window: nnx.merge(self.graph, state)(*window))
+        def run(state: Any, inputs: Inputs) -> Array:
+            model = nnx.merge(self.graph, state)
+            return model.head.forecast(model(inputs))
+
+        return jit(run)
 
     def __call__(
         self,
-        frames: Float[np.ndarray, "series lat lon channel"],
-        season: Float[np.ndarray, "series_and_after 2"],
+        series: FrameSeries,
         initial: Int[np.ndarray, " window"],
         leads: int | None = None,
-    ) -> Float[np.ndarray, "window lead lat lon channel"]:
-        """Scaled anomalies `leads` steps ahead from each initial position.
+    ) -> Float[np.ndarray, "window lead lat lon output"]:
+        """What the head forecasts `leads` steps ahead from each initial position.
 
         Leads that the model was not trained for come from rolling out: its own forecasts become
-        its inputs. Then `season` must know the dates after the last initial position as well.
+        its inputs. What is known in advance must reach beyond the last initial position.
+
+        Raises:
+          DataError: more leads than trained for, from a model that cannot roll out.
         """
         leads = leads or self.leads
+        if leads > self.leads and self.once is not None:
+            raise DataError(
+                f"the model was trained for {self.leads} leads and cannot be rolled out: "
+                f"{self.once}\n  found: {leads} leads\n  fix: train with frames.leads: {leads}"
+            )
         past = np.arange(1 - self.inputs, 1)
+        source = series.values[..., : self.targets] if series.last is None else series.last
         out = []
         for at in range(0, initial.size, self.batch_size):
             chosen = initial[at : at + self.batch_size]
             # The last batch is filled up, so that one compiled program serves all.
             filled = np.concatenate([chosen, np.repeat(chosen[-1:], self.batch_size - chosen.size)])
-            window = jnp.asarray(frames[filled[:, None] + past])
+            window, last = series.values[filled[:, None] + past], source[filled]
+            answers = None if series.last is None else series.last[filled[:, None] + past]
             blocks = []
             for lead in range(0, leads, self.leads):
-                angles = jnp.asarray(season[filled[:, None] + lead + past])
-                block = self._run(self.state, window, angles)
-                window = jnp.concatenate([window, block], axis=1)[:, -self.inputs :]
-                blocks.append(np.asarray(block))
+                dates = filled[:, None] + lead + np.arange(1 - self.inputs, self.leads + 1)
+                # Beyond the last date asked for, nothing is read off.
+                dates = np.minimum(dates, len(series.month) - 1)
+                block = self._block(series, window, last, dates, answers)
+                blocks.append(block)
+                if self.once is None:
+                    window = np.concatenate([window, block], axis=1)[:, -self.inputs :]
+                    last = block[:, -1]
             out.append(np.concatenate(blocks, axis=1)[: chosen.size, :leads])
         return np.concatenate(out)
 
-
-def label_forecast(
-    transform: FrameTransform,
-    scaled: Float[np.ndarray, "window lead lat lon channel"],
-    axis: TimeAxis,
-    initial: Int[np.ndarray, " window"],
-    attributes: dict[str, str],
-) -> xr.Dataset:
-    """A CF data set in the units of the series, NaN off the mask.
-
-    Dimensions forecast_reference_time, forecast_period, lat, lon; `time` is the valid date of
-    each pair. Months and years are counted as steps, shorter units in hours.
-    """
-    leads = scaled.shape[1]
-    times = axis.times_at(axis.steps[initial][:, None] + np.arange(1, leads + 1))
-    dims = ("forecast_reference_time", "forecast_period", "lat", "lon")
-    values = transform.physical(scaled[..., 0], times)
-    steps = np.arange(1, leads + 1) * axis.every
-    if axis.unit in _HOURS:
-        period, units = steps * _HOURS[axis.unit], "hours"
-    else:
-        period, units = steps.astype(np.int32), axis.unit
-    about = dict(transform.attributes)
-    about["long_name"] = f"forecast of {about.get('long_name', transform.variable)}"
-    if family(transform.units) == "temperature":
-        field = xr.DataArray(name=transform.variable, attrs=transform.attributes)
-        kind = "difference" if is_difference(field) else "on_scale"
-        about["units_metadata"] = f"temperature: {kind}"
-    no_leap = {"units_metadata": "leap_seconds: none"}
-    dataset = xr.Dataset(
-        {transform.variable: (dims, values, about)},
-        coords={
-            "forecast_reference_time": (
-                dims[0],
-                axis.times[initial],
-                {"standard_name": "forecast_reference_time", **no_leap},
-            ),
-            "forecast_period": (
-                dims[1],
-                period,
-                {"standard_name": "forecast_period", "units": units},
-            ),
-            "time": (
-                dims[:2],
-                times,
-                {"standard_name": "time", "long_name": "time that the forecast is for", **no_leap},
-            ),
-            "lat": (dims[2], transform.grid.lat, _LATITUDE),
-            "lon": (dims[3], transform.grid.lon, _LONGITUDE),
-        },
-    )
-    dataset.attrs = of_file(attributes)
-    # A record dimension: forecasts of further dates can be added to the file.
-    dataset.encoding["unlimited_dims"] = {dims[0]}
-    return dataset
-
-
-def of_file(attributes: dict[str, str]) -> dict[str, str]:
-    """Global attributes with those that CF wants in every file."""
-    now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"Conventions": CONVENTIONS, "history": f"{now} gridcast", **attributes}
-
-
-_LATITUDE = {
-    "standard_name": "latitude",
-    "long_name": "latitude",
-    "units": "degrees_north",
-    "axis": "Y",
-}
-_LONGITUDE = {
-    "standard_name": "longitude",
-    "long_name": "longitude",
-    "units": "degrees_east",
-    "axis": "X",
-}
+    def _block(
+        self,
+        series: FrameSeries,
+        window: np.ndarray,
+        last: np.ndarray,
+        dates: np.ndarray,
+        answers: np.ndarray | None,
+    ) -> Float[np.ndarray, "batch lead lat lon output"]:
+        """The leads that the model gives at once."""
+        known, month = series.known[dates], series.month[dates[:, self.inputs :]]
+        if self.tiling is None:
+            frames, end = jnp.asarray(window), jnp.asarray(last)
+            inputs = Inputs(frames, jnp.asarray(known), jnp.asarray(month), end)
+            if answers is not None:
+                inputs = inputs._replace(past=jnp.asarray(answers))
+            return np.asarray(self._run(self.state, inputs))
+        pieces = []
+        for row, column in self.tiling.starts:
+            corner = (jnp.full(len(window), row), jnp.full(len(window), column))
+            place = place_at(*corner, self.tiling.grid, self.tiling.size)
+            rows, columns = np.asarray(place.rows[0]), np.asarray(place.columns[0])
+            cut = (np.asarray(a)[..., rows[:, None], columns, :] for a in (window, last))
+            frames, end = map(jnp.asarray, cut)
+            lines = jnp.asarray(known[:, :, rows])
+            inputs = Inputs(frames, lines, jnp.asarray(month), end)._replace(place=place)
+            pieces.append(np.asarray(self._run(self.state, inputs)))
+        return blend(np.stack(pieces), self.tiling.starts, self.tiling.weights, self.tiling.grid)

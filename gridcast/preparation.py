@@ -2,95 +2,29 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
+from flax import nnx
 from jaxtyping import Float, Int
 
 from gridcast.config import Config
-from gridcast.errors import ConfigError, DataError
+from gridcast.errors import DataError
+from gridcast.frames.fields import AMOUNTS, Fields, months_of, target_series
+from gridcast.frames.gaps import treat_gaps
+from gridcast.frames.known import known_names
+from gridcast.frames.rain import rain_climatology
 from gridcast.frames.splits import Splits
-from gridcast.frames.transform import FrameTransform
-from gridcast.frames.windows import shuffled, whole_windows
+from gridcast.frames.windows import FrameSeries, Observed, shuffled, whole_windows
 from gridcast.models import ForecastModel, build_model
-from gridcast.references import BASES, Damping, TrainingSeries
-from gridcast.sources import catalog
-from gridcast.sources.netcdf import open_frames
-from gridcast.sources.simulated import FIRST_YEAR, simulated_series
-from gridcast.sources.static import open_elevation, static_layers
+from gridcast.models.heads import ClassHead, Head, RainHead, ValueHead
+from gridcast.opening import Source
+from gridcast.references import BASES, TrainingSeries, error_deviation
+from gridcast.sources.static import static_layers
 from gridcast.timeaxis import TimeAxis, label
-
-IN_MEMORY = "(in memory)"
-SIMULATED_SEED = 0
-_log = logging.getLogger("gridcast")
-
-
-@dataclass(frozen=True)
-class Source:
-    """A canonical series, the relief below it, and where both come from.
-
-    Attributes:
-      elevation: m on any grid, or None where no static layer needs it.
-      origin: one line for `source` attributes; says "simulated" if the series is.
-    """
-
-    series: xr.DataArray
-    elevation: xr.DataArray | None
-    origin: str
-
-
-def open_source(config: Config, dataset: xr.Dataset | xr.DataArray | None = None) -> Source:
-    """Find and read the configured series: `dataset` if given, else data.path, else data.name.
-
-    Raises:
-      DataError: the data are not found or cannot be used.
-    """
-    data = config.data
-    if dataset is not None:
-        series = open_frames(dataset, variable=data.variable, region=data.region)
-        origin = str(series.attrs.get("source") or dataset.attrs.get("source") or "data in memory")
-    elif data.path == IN_MEMORY:
-        raise DataError(
-            "this run was trained on data in memory, which are not here\n"
-            "  fix: give the data: run.forecast(dataset), or --data PATH on the command line"
-        )
-    elif data.path is not None:
-        series = open_frames(data.path, variable=data.variable, region=data.region)
-        origin = str(series.attrs.get("source", data.path))
-    else:
-        entry = catalog.entry(str(data.name))
-        try:
-            paths = catalog.locate(entry)
-        except catalog.DataNotFound as error:
-            if data.offline != "simulated":
-                raise
-            return _stand_in(config, entry, error)
-        series = open_frames(paths, variable=data.variable, region=data.region)
-        origin = entry.title
-    return Source(series, _elevation(config), origin)
-
-
-def _elevation(config: Config) -> xr.DataArray | None:
-    if not {"elevation", "land_mask"} & set(config.static.layers):
-        return None
-    return open_elevation(config.static.path or catalog.locate("relief")[0])
-
-
-def _stand_in(config: Config, entry: catalog.DataSet, error: DataError) -> Source:
-    """Simulated data in place of a data set that is out of reach: asked for by the config only."""
-    if entry.stand_in is None:
-        raise ConfigError(
-            f"data.offline: simulated has no stand-in for {entry.name}\n  {error}"
-        ) from error
-    last = int(config.splits.test.last[:4])
-    series, elevation = simulated_series(
-        entry.stand_in, years=max(2, last - FIRST_YEAR + 1), seed=SIMULATED_SEED
-    )
-    origin = str(series.attrs["source"])
-    _log.warning("SIMULATED DATA: %s is out of reach, this run uses: %s", entry.name, origin)
-    return Source(open_frames(series, region=config.data.region), elevation, origin)
+from gridcast.training.encoders import load_encoder, put_encoder
 
 
 @dataclass(frozen=True)
@@ -98,22 +32,24 @@ class Setup:
     """A run before its first step.
 
     Attributes:
-      frames, season: of every date of the series.
-      damping: the reference that the model corrects.
-      scale: mean squared error of that reference over training windows, at each lead.
+      series: as `gridcast.frames.fields.variables` orders them, on the dates of `axis`.
+      arrays: what the model takes of them.
+      head: arrays of the reference that the model corrects.
+      encoder: weights that the encoder starts from, by name, or None.
     """
 
     config: Config
     source: Source
+    series: list[xr.DataArray]
     axis: TimeAxis
     splits: Splits
-    transform: FrameTransform
-    frames: Float[np.ndarray, "time lat lon channel"]
-    season: Float[np.ndarray, "time 2"]
+    fields: Fields
+    arrays: FrameSeries
+    observed: Observed | None
     layers: Float[np.ndarray, "lat lon layer"]
     layer_names: list[str]
-    damping: Damping
-    scale: Float[np.ndarray, " lead"]
+    head: dict[str, np.ndarray]
+    encoder: dict[str, np.ndarray] | None
     train_windows: Int[np.ndarray, " window"]
     validation_windows: Int[np.ndarray, " validation_window"]
 
@@ -122,67 +58,146 @@ class Setup:
         train = self.config.train
         return shuffled(self.train_windows, train.batch_size, train.seed, epoch)
 
-    def model(self) -> ForecastModel:
-        return build_model(
-            self.config.model,
-            self.transform.grid,
-            damping=self.damping.factor,
-            layers=self.layers,
-            seed=self.config.train.seed,
-        )
+    def model(self, network: Callable[..., nnx.Module] | None = None) -> ForecastModel:
+        """The untrained model; its encoder from another run, if the config says so.
+
+        Args:
+          network: in place of the configured one, for the same settings.
+        """
+        model = model_of(self.config, self.fields, self.layers, self.head, network=network)
+        if self.encoder is not None:
+            put_encoder(model, self.encoder)
+        return model
 
 
-def prepare(config: Config, source: Source) -> Setup:
+def prepare(config: Config, source: Source, splits: Splits | None = None) -> Setup:
     """Cut the series into splits and fit, on training dates only, all that comes before training.
+
+    Args:
+      splits: in place of the dates of the config; of the dates that `complete_series` gives.
 
     Raises:
       DataError: too little data for the splits or the windows, or data that cannot be used.
     """
-    axis = TimeAxis.of(source.series["time"].values)
-    splits = Splits.by_date(axis, config.splits)
-    transform = FrameTransform.fit(source.series, axis, splits.train, config.frames)
-    frames = transform.frames(source.series)
-    inputs, leads = config.frames.inputs, config.frames.leads
-    windows = {}
-    for name in ("train", "validation"):
-        windows[name] = whole_windows(axis, getattr(splits, name), inputs, leads)
-        if windows[name].size == 0:
-            found = int(getattr(splits, name).sum())
-            gaps = f"; gaps: {', '.join(axis.gaps[:3])}" if axis.gaps else ""
-            raise DataError(
-                f"splits.{name} has no window of {inputs} inputs and {leads} leads: {found} dates, "
-                f"{label(axis.times[0])} to {label(axis.times[-1])}{gaps}\n"
-                f"  expected: {inputs + leads} consecutive dates\n"
-                f"  fix: a longer splits.{name}, or fewer frames.inputs or frames.leads"
-            )
-    training = TrainingSeries(frames, axis, splits.train, transform.grid.weight)
-    damping = BASES[config.model.base](training, leads)
-    layers, layer_names = static_layers(config.static.layers, transform.grid, source.elevation)
+    series, axis = complete_series(config, source)
+    splits = splits or Splits.by_date(axis, config.splits)
+    fields = Fields.fit(config, series, axis, splits.train)
+    arrays = fields.arrays_of(series, axis)
+    observed = observed_frames(config, fields, arrays)
+    windows = {
+        name: _windows(config, axis, splits, name, observed) for name in ("train", "validation")
+    }
+    layers, layer_names = static_layers(
+        config.static.layers, fields.inputs[0].grid, source.elevation
+    )
+    encoder = getattr(config.model, "encoder_from", None)
     return Setup(
         config=config,
         source=source,
+        series=series,
         axis=axis,
         splits=splits,
-        transform=transform,
-        frames=frames,
-        season=transform.season(axis.times),
+        fields=fields,
+        arrays=arrays,
+        observed=observed,
         layers=layers,
         layer_names=layer_names,
-        damping=damping,
-        scale=_reference_error(training, damping, windows["train"]),
+        head=_fit_head(config, fields, series, axis, splits),
+        encoder=None if encoder is None else load_encoder(encoder),
         train_windows=windows["train"],
         validation_windows=windows["validation"],
     )
 
 
-def _reference_error(
-    training: TrainingSeries, reference: Damping, windows: np.ndarray
-) -> Float[np.ndarray, " lead"]:
-    """Mean square error of the reference over training windows; 1 where it makes none."""
-    error = []
-    for k, factor in enumerate(reference.factor, 1):
-        miss = training.values[windows] * factor - training.values[windows + k]
-        square = np.square(miss, dtype=np.float64).mean(axis=(0, 3))
-        error.append((square * training.weight).sum())
-    error = np.array(error)
-    return np.where(error > 0, error, 1.0)
+def complete_series(config: Config, source: Source) -> tuple[list[xr.DataArray], TimeAxis]:
+    """The series with their missing dates and values treated as the config says."""
+    axis = TimeAxis.of(source.series[0]["time"].values)
+    return treat_gaps(source.series, axis, config.frames)
+
+
+def observed_frames(config: Config, fields: Fields, arrays: FrameSeries) -> Observed | None:
+    """Which frames hold observations, where gaps are masked."""
+    if config.frames.missing != "mask":
+        return None
+    inside = fields.inputs[0].grid.mask
+    inputs = np.isfinite(arrays.values[..., 0])[:, inside].any(axis=1)
+    answers = arrays.values[..., : len(fields.targets)] if arrays.last is None else arrays.last
+    targets = np.isfinite(answers)[:, fields.target_mask].any(axis=1)
+    return Observed(np.asarray(inputs), np.asarray(targets), config.frames.least)
+
+
+def _windows(
+    config: Config, axis: TimeAxis, splits: Splits, name: str, observed: Observed | None
+) -> Int[np.ndarray, " window"]:
+    inputs, leads = config.frames.inputs, config.frames.leads
+    inside = getattr(splits, name)
+    windows = whole_windows(axis, inside, inputs, leads, observed)
+    if windows.size == 0:
+        gaps = f"; gaps: {', '.join(axis.gaps[:3])}" if axis.gaps else ""
+        raise DataError(
+            f"splits.{name} has no window of {inputs} inputs and {leads} leads: "
+            f"{int(inside.sum())} dates, {label(axis.times[0])} to {label(axis.times[-1])}{gaps}\n"
+            f"  expected: {inputs + leads} consecutive dates\n"
+            f"  fix: a longer splits.{name}, or fewer frames.inputs or frames.leads"
+        )
+    return windows
+
+
+def _fit_head(
+    config: Config, fields: Fields, series: list[xr.DataArray], axis: TimeAxis, splits: Splits
+) -> dict[str, np.ndarray]:
+    """The arrays of the reference, fitted on training dates."""
+    answers = target_series(config, series)
+    if config.train.loss == AMOUNTS:
+        amounts = np.stack([one.values for one in answers], axis=-1)[splits.train]
+        mask = fields.target_mask[..., 0]
+        return {"climate": rain_climatology(amounts, months_of(axis.times[splits.train]), mask)}
+    leads = config.frames.leads
+    training = TrainingSeries.of(fields.scaled(answers), axis, splits.train, fields.weight)
+    reference = BASES[config.model.base](training, leads)
+    if fields.classes is None:
+        return {"damping": reference.factor}
+    classes = {"edges": fields.classes.edges, "odds": fields.classes.odds}
+    if config.model.base == "climatology":
+        return classes
+    deviation = error_deviation(reference, training, leads)
+    return {"damping": reference.factor, "deviation": deviation, **classes}
+
+
+def head_of(arrays: dict[str, np.ndarray]) -> Head:
+    """The head that these arrays belong to."""
+    if "climate" in arrays:
+        return RainHead(arrays["climate"])
+    if "odds" in arrays:
+        damping, deviation = arrays.get("damping"), arrays.get("deviation")
+        return ClassHead(damping, deviation, arrays["edges"], arrays["odds"])
+    return ValueHead(arrays["damping"])
+
+
+def model_of(
+    config: Config,
+    fields: Fields,
+    layers: Float[np.ndarray, "lat lon layer"],
+    head: dict[str, np.ndarray],
+    network: Callable[..., nnx.Module] | None = None,
+) -> ForecastModel:
+    """The configured model with its first weights."""
+    grid = fields.inputs[0].grid
+    patches = config.frames.patches
+    return build_model(
+        config.model,
+        head_of(head),
+        variables=len(fields.inputs),
+        known=len(known_names(config.frames.known)),
+        layers=layers,
+        mask=grid.mask,
+        target_mask=fields.target_mask,
+        inputs=config.frames.inputs,
+        leads=config.frames.leads,
+        patch=None if patches is None else patches.size,
+        gaps=config.frames.missing == "mask",
+        whole=fields.whole,
+        wraps=grid.wraps,
+        seed=config.train.seed,
+        network=network,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -16,6 +16,7 @@ Fields = Float[np.ndarray, "batch lat lon channel"]
 Forecasts = Float[np.ndarray, "batch lead lat lon channel"]
 
 
+@runtime_checkable
 class Reference(Protocol):
     """A forecast from the last observed frame, called like a model."""
 
@@ -27,15 +28,33 @@ class TrainingSeries:
     """What a reference may be fitted on.
 
     Attributes:
-      values: scaled anomalies, 0 off the mask; the whole series, of which `inside` may be used.
-      inside: True on training dates.
-      weight: relative cell area, 0 off the mask, summing to 1.
+      values: scaled anomalies, 0 off the mask and where nothing was observed; the whole series, of
+        which `inside` may be used.
+      inside: True on training dates with observations.
+      weight: relative cell area, 0 off the mask, summing to 1 for each channel.
+      seen: where there were observations; None: everywhere.
     """
 
     values: Float[np.ndarray, "time lat lon channel"]
     axis: TimeAxis
     inside: Bool[np.ndarray, " time"]
-    weight: Float[np.ndarray, "lat lon"]
+    weight: Float[np.ndarray, "lat lon channel"]
+    seen: Bool[np.ndarray, "time lat lon channel"] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        values: Float[np.ndarray, "time lat lon channel"],
+        axis: TimeAxis,
+        inside: Bool[np.ndarray, " time"],
+        weight: Float[np.ndarray, "lat lon channel"],
+    ) -> TrainingSeries:
+        """From scaled anomalies that are NaN where nothing was observed."""
+        seen = np.isfinite(values)
+        if seen.all():
+            return cls(values, axis, inside, weight)
+        observed = (seen & (weight > 0)).any(axis=(1, 2, 3))
+        return cls(np.where(seen, values, 0.0), axis, inside & observed, weight, seen)
 
     def pairs(self, lead: int) -> tuple[np.ndarray, np.ndarray]:
         """Positions (initial, verifying) of training frames `lead` steps apart."""
@@ -79,8 +98,13 @@ def _regression(values: np.ndarray, training: TrainingSeries, lead: int) -> np.n
     now, later = training.pairs(lead)
     if now.size == 0:
         return np.zeros(values.shape[1:], np.float32)
-    product = np.einsum("txyc,txyc->xyc", values[now], values[later], dtype=np.float64)
-    square = np.einsum("txyc,txyc->xyc", values[now], values[now], dtype=np.float64)
+    before = values[now]
+    if training.seen is not None:
+        # Values that lack are 0 and add nothing to the product; pairs without both must not
+        # count in the square either.
+        before = np.where(training.seen[later], before, 0.0)
+    product = np.einsum("txyc,txyc->xyc", before, values[later], dtype=np.float64)
+    square = np.einsum("txyc,txyc->xyc", before, before, dtype=np.float64)
     return np.where(square > 0, product / np.where(square > 0, square, 1.0), 0.0).astype(np.float32)
 
 
@@ -128,8 +152,7 @@ def linear_inverse_model(
     powers. Short or small series get fewer EOFs (at most a tenth of the training frames).
     """
     frames = training.values[training.inside]
-    channels = frames.shape[-1]
-    root_weight = np.sqrt(np.repeat(training.weight.reshape(-1), channels))
+    root_weight = np.sqrt(training.weight.reshape(-1))
     flat = frames.reshape(len(frames), -1).astype(np.float64) * root_weight
     eofs = max(1, min(eofs, int((root_weight > 0).sum()), len(frames) // 10))
     patterns = _leading_eofs(flat, eofs)
@@ -168,3 +191,22 @@ BASES: dict[str, Callable[[TrainingSeries, int], Damping]] = {
     "persistence": persistence,
     "damped_persistence": damped_persistence,
 }
+
+
+def error_deviation(
+    reference: Reference, training: TrainingSeries, leads: int
+) -> Float[np.ndarray, "lead lat lon channel"]:
+    """Root mean square error of a reference over training dates, for each lead and cell."""
+    initial = np.flatnonzero(training.inside)
+    later = positions_at(training.axis, initial, np.arange(1, leads + 1))
+    usable = (later >= 0) & training.inside[later]
+    total = np.zeros((leads, *training.values.shape[1:]))
+    count = np.zeros_like(total)
+    for part in np.array_split(np.arange(initial.size), max(1, initial.size // 64)):
+        error = reference(training.values[initial[part]][:, None]) - training.values[later[part]]
+        counted = np.broadcast_to(usable[part][..., None, None, None], error.shape)
+        if training.seen is not None:
+            counted = counted & training.seen[later[part]] & training.seen[initial[part]][:, None]
+        total += np.square(np.where(counted, error, 0.0), dtype=np.float64).sum(axis=0)
+        count += counted.sum(axis=0)
+    return np.sqrt(total / np.maximum(count, 1)).astype(np.float32)

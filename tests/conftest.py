@@ -25,10 +25,11 @@ from gridcast.cli import main  # noqa: E402
 from gridcast.config import Config, config_from_dict  # noqa: E402
 from gridcast.config.schema import TrainConfig  # noqa: E402
 from gridcast.fitting import compile_setup  # noqa: E402
-from gridcast.preparation import Setup, open_source, prepare  # noqa: E402
+from gridcast.opening import open_source  # noqa: E402
+from gridcast.preparation import Setup, prepare  # noqa: E402
 from gridcast.sources.simulated import simulated_series, write_simulation  # noqa: E402
 from gridcast.training import loop  # noqa: E402
-from gridcast.training.step import DeviceSeries, Stepper  # noqa: E402
+from gridcast.training.step import DeviceSeries, Stepper, Weights  # noqa: E402
 
 # One epoch of 13 steps: two stretches of the compiled loop, the second shorter.
 SMALL = {
@@ -45,28 +46,32 @@ def small_config(**sections: dict[str, Any]) -> Config:
     """The small experiment with some settings replaced."""
     settings = {k: dict(v) for k, v in SMALL.items()}
     for name, values in sections.items():
-        settings[name] = settings.get(name, {}) | values
+        kept = settings.get(name, {})
+        if name == "model" and values.get("name", kept["name"]) != kept["name"]:
+            kept = {}  # another network has other settings
+        settings[name] = kept | values
     return config_from_dict(settings)
 
 
 @dataclass(frozen=True)
 class Bench:
-    """A prepared experiment with its compiled functions."""
+    """A prepared experiment with its compiled functions, first weights and frozen ones."""
 
     setup: Setup
     stepper: Stepper
     series: DeviceSeries
-    params: Any
-    validate: Callable[[Any], float]
+    weights: Weights
+    frozen: Any
+    validate: Callable[[Weights], float]
 
     @classmethod
     def of(cls, series: xr.DataArray, config: Config) -> Bench:
         setup = prepare(config, open_source(config, series))
-        stepper, on_device, params = compile_setup(setup)
+        stepper, on_device, weights, frozen = compile_setup(setup)
         validate = loop.validator(
             stepper, on_device, setup.validation_windows, config.train.batch_size
         )
-        return cls(setup, stepper, on_device, params, validate)
+        return cls(setup, stepper, on_device, weights, frozen, validate)
 
     def fit(
         self,
@@ -74,7 +79,7 @@ class Bench:
         *,
         begin: loop.Fit | None = None,
         save: Callable[[loop.Fit], Any] = lambda _: None,
-        validate: Callable[[Any], float] | None = None,
+        validate: Callable[[Weights], float] | None = None,
         series: DeviceSeries | None = None,
         stepper: Stepper | None = None,
         **train: Any,
@@ -86,7 +91,7 @@ class Bench:
             series or self.series,
             self.setup.train_windows,
             validate,
-            begin or loop.start(self.stepper, self.params, validate),
+            begin or loop.start(self.stepper, self.weights, validate),
             TrainConfig(**(self.setup.config.train.model_dump() | train)),
             save=save,
             metrics=metrics,

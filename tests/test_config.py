@@ -94,11 +94,11 @@ MISTAKES = [
     ("[8, 8]", "[]", ["model.hidden: expected at least 1 value(s)"]),
     ("[8, 8]", "[8, x]", ["run.yaml:11: model.hidden[1]: expected a whole number, found text 'x'"]),
     ("[8, 8]", "[8]\n  kernel: true", ["model.kernel: expected a whole number, found true"]),
-    ("[8, 8]", "[8]\n  kernel: 4", ["model.kernel: unknown value 4", "known here: 1, 3, 5, 7"]),
+    ("[8, 8]", "[8]\n  kernel: 4", ["model.kernel: unknown value 4", "known here: 1, 2, 3, 5, 7"]),
     ("[8, 8]", "[8]\n  latent: 4", ["run.yaml:12: unknown key model.latent", "downsample"]),
     ("conv_lstm", "conv_lstn", ["run.yaml:10: model.name: unknown", "mean: conv_lstm", "cnn_lstm"]),
     ("name: conv_lstm", "base: persistence", ["run.yaml:9: missing key model.name", "cnn_lstm"]),
-    ("name: ersst-v5", "offline: error", ["run.yaml:2: data: give data.name"]),
+    ("name: ersst-v5", "offline: error", ["run.yaml:2: data: give a name"]),
     ("name: ersst-v5", "path: 3", ["run.yaml:3: data.path: expected text or a list, found 3"]),
     ("name: ersst-v5", "path: [a, 3]", ["run.yaml:3: data.path[1]: expected text, found 3"]),
     ("name: ersst-v5", "name: e\n  offline: simulate", ["run.yaml:4", "did you mean: simulated"]),
@@ -186,7 +186,7 @@ def test_overrides_replace_values_and_add_sections(load):
         ("train..epochs=3", ["not of the form"]),
         ("splits.train.first=1960", ["splits.train is a list of 2, not a section"]),
         ("splits.train=[1950, 1996]", ["splits: train (1950 to 1996) must end before"]),
-        ("data.name=null", ["data: give data.name"]),
+        ("data.name=null", ["data: give a name"]),
         ("model.hidden=[8", ["not YAML"]),
         ("model.hidden=[&a 8]", ["anchor"]),
     ],
@@ -227,6 +227,114 @@ def test_a_dict_is_checked_like_a_file_and_left_as_it_was():
         config_from_dict(itself)
 
 
+BOX = {"lat": [-5, 5], "lon": [190, 240]}
+# Sections that go well by themselves and not together, and what is said of them.
+CONTRADICTIONS = [
+    ({"target": {"classes": {}}, "train": {"loss": "mae"}}, "cross-entropy, found train.loss: mae"),
+    ({"train": {"loss": "bernoulli_gamma"}}, "fix: model.base: climatology"),
+    (
+        {
+            "train": {"loss": "bernoulli_gamma"},
+            "data": {"transform": "log1p"},
+            "model": {"base": "climatology"},
+        },
+        "fix: data.transform: none",
+    ),
+    ({"model": {"name": "conv_seq2seq"}, "target": {"classes": {}}}, "conv_seq2seq feeds its"),
+    ({"model": {"name": "conv_seq2seq"}, "target": {"mean_over": BOX}}, "gives fields"),
+    (
+        {"target": {"mean_over": BOX}, "data": {"more": [{"name": "soda-ssh", "target": True}]}},
+        "target.mean_over gives one answer",
+    ),
+    (
+        {"target": {"mean_over": BOX}, "frames": {"patches": {"size": [32, 32]}}},
+        "target.mean_over needs the whole grid",
+    ),
+    (
+        {
+            "target": {"classes": {}},
+            "data": {"vector": "east"},
+            "frames": {"augment": {"flip": ["lon"]}},
+        },
+        "flips change the sign",
+    ),
+    ({"frames": {"inputs": 3, "least": 4}}, "4 observed frames of 3 inputs"),
+    ({"data": {"mean_over": BOX}, "frames": {"augment": {"flip": ["lat"]}}}, "leaves one cell"),
+    (
+        {"data": {"more": [{"name": "soda-ssh", "mean_over": BOX}]}},
+        "mean_over goes with data.mean_over",
+    ),
+]
+
+
+def with_sections(sections: dict) -> dict:
+    settings = {
+        "data": {"path": "a.nc"},
+        "splits": {"train": [1950, 1994], "validation": [1995, 2000], "test": [2001, 2012]},
+        "model": {"name": "conv_lstm"},
+    }
+    return settings | {k: settings.get(k, {}) | v for k, v in sections.items()}
+
+
+@pytest.mark.parametrize(("sections", "reason"), CONTRADICTIONS, ids=lambda v: str(v)[:40])
+def test_sections_that_contradict_each_other_are_refused_with_a_fix(sections, reason):
+    with pytest.raises(ConfigError) as error:
+        config_from_dict(with_sections(sections))
+    assert reason in str(error.value)
+    assert "Value error" not in str(error.value)
+    # The control: without any one of the sections that meet, nothing is wrong.
+    for name in sections:
+        kept = {k: v for k, v in sections.items() if k != name}
+        if name != "model" or "train" not in sections:
+            assert isinstance(config_from_dict(with_sections(kept)), Config)
+
+
+@pytest.mark.parametrize(
+    ("sections", "reason"),
+    [
+        ({"target": {"classes": {"thresholds": [1.0]}}}, "terciles have no thresholds"),
+        ({"target": {"classes": {"kind": "thresholds"}}}, "give thresholds"),
+        ({"target": {"classes": {"kind": "thresholds", "thresholds": [2.0, 1.0]}}}, "must ascend"),
+        ({"target": {"classes": {"names": ["dry", "wet"]}}}, "expected 3 names, found 2"),
+        ({"frames": {"patches": {"size": [16, 64], "overlap": 9}}}, "overlap may be at most half"),
+        ({"verification": {"neighbourhood": [1, 4]}}, "an odd side, found [1, 4]"),
+        ({"model": {"name": "cnn_lstm", "freeze_encoder": True}}, "needs model.encoder_from"),
+        ({"frames": {"missing": "skip"}}, "known here: error, drop, mask"),
+    ],
+    ids=lambda v: str(v)[:40],
+)
+def test_a_section_that_contradicts_itself_is_refused(sections, reason):
+    with pytest.raises(ConfigError) as error:
+        config_from_dict(with_sections(sections))
+    assert reason in str(error.value)
+
+
+def test_a_size_fills_in_the_widths_that_are_not_given():
+    def model(**settings):
+        return config_from_dict(with_sections({"model": settings})).model
+
+    assert model(name="cnn_lstm", size="small").channels == [8, 16, 16]
+    assert model(name="cnn_lstm", size="small", channels=[3]).channels == [3]
+    assert model(name="cnn_lstm", size="large").hidden == [256]
+    # A default that stands twice stands there alike.
+    for name in ("conv_lstm", "conv_seq2seq", "cnn_lstm", "series"):
+        base = model(name=name)
+        fields = type(base).model_fields
+        for key in base.presets["base"]:
+            assert getattr(base, key) == fields[key].get_default(call_default_factory=True), key
+
+
+def test_classes_are_counted_and_named():
+    def classes(**settings):
+        sections = {"target": {"classes": {"kind": "thresholds", **settings}}}
+        return config_from_dict(with_sections(sections)).target.classes
+
+    assert classes(kind="terciles").labels == ["below", "near", "above"]
+    three = classes(thresholds=[-0.5, 0.5])
+    assert (three.count, three.labels) == (3, ["below -0.5", "-0.5 to 0.5", "above 0.5"])
+    assert classes(thresholds=[20.0], names=["no", "yes"]).labels == ["no", "yes"]
+
+
 # Text that YAML could take for something else stays text through a round trip.
 TEXT = st.one_of(
     st.sampled_from(["no", "1e-3", "1994", "1994-12", "~", "null", "*a", "&a", "1:30", "0x1", "",
@@ -245,11 +353,15 @@ def configs(draw) -> Config:
         st.one_of(
             st.fixed_dictionaries(
                 {"name": st.just("conv_lstm"), "hidden": st.lists(positive, min_size=1)},
-                optional={"kernel": st.sampled_from([1, 3, 5, 7]), "dropout": fraction},
+                optional={"kernel": st.sampled_from([1, 2, 3, 5, 7]), "dropout": fraction},
             ),
             st.fixed_dictionaries(
                 {"name": st.just("cnn_lstm"), "latent": positive},
                 optional={"channels": st.lists(positive, min_size=1)},
+            ),
+            st.fixed_dictionaries(
+                {"name": st.sampled_from(["conv_seq2seq", "series"])},
+                optional={"hidden": st.lists(positive, min_size=1), "dropout": fraction},
             ),
         )
     )

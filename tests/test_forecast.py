@@ -12,10 +12,12 @@ import pytest
 import xarray as xr
 
 from gridcast.cli import main
-from gridcast.config.schema import FramesConfig
+from gridcast.config import config_from_dict
 from gridcast.errors import DataError
-from gridcast.forecasting import label_forecast
-from gridcast.frames.transform import FrameTransform
+from gridcast.frames.fields import Fields
+from gridcast.frames.known import known_fields
+from gridcast.labelling import label_forecast
+from gridcast.models import Inputs
 from gridcast.run import Run
 from gridcast.sources.netcdf import open_frames, write_netcdf
 from gridcast.timeaxis import TimeAxis
@@ -141,11 +143,14 @@ MISFITS = {
     "one cell more of land": (without_cell, r"mask differs from training in 1 of 162 cells"),
     "a hole": (with_hole, "missing inside the mask.*1950-08-01"),
     "every second month": (lambda d: d.isel(time=slice(None, None, 2)), "step.*2 months"),
-    "two dates": (lambda d: d.isel(time=slice(-2, None)), "needs the 3 dates up to it, found 2"),
+    "two dates": (
+        lambda d: d.isel(time=slice(-2, None)),
+        "needs 3 of the 3 dates up to it, and that date itself; found 2",
+    ),
     "other units": (lambda d: d.assign(sst=d["sst"].assign_attrs(units="m")), "units 'm'"),
     "a gap before the end": (
         lambda d: d.isel(time=np.r_[0:170, 171:172]),
-        "needs the 3 dates.*found 2.*gaps: 1 step",
+        "needs 3 of the 3 dates.*found 2.*gaps: 1 step",
     ),
 }
 
@@ -173,7 +178,10 @@ def test_a_start_date_forecasts_as_if_the_data_ended_there(run, sea):
         ("1965", "the data hold no date in 1965"),
         ("1960-13", "start is no date: '1960-13'"),
         ("soon", "start is no date: 'soon'"),
-        ("1950-02", "from 1950-02-01 needs the 3 dates up to it, found 2"),
+        (
+            "1950-02",
+            "from 1950-02-01 needs 3 of the 3 dates up to it, and that date itself; found 2",
+        ),
     ],
 )
 def test_a_start_date_that_cannot_be_used_is_refused(start, reason, run, sea):
@@ -204,10 +212,13 @@ def test_a_rollout_is_the_model_applied_to_its_own_forecast(run, sea):
     transform, model = run.transform, run.model
     series = open_frames(sea)
     frames = jnp.asarray(transform.frames(series)[None, -3:])
-    first = model(frames, jnp.asarray(transform.season(series["time"].values[-3:])[None]))
     ahead = np.array([f"1965-0{k}-01" for k in range(1, 7)], dtype="datetime64[ns]")
+    dates = np.concatenate([series["time"].values[-3:], ahead])
+    known = jnp.asarray(known_fields(["season"], dates, "month", transform.grid.lat))[None]
+    month = jnp.arange(1, 7)[None]
+    first = model(Inputs(frames, known[:, :6], month[:, :3], frames[:, -1]))
     # Three inputs and three leads: the second block sees nothing but the first.
-    second = model(first, jnp.asarray(transform.season(ahead[:3])[None]))
+    second = model(Inputs(first, known[:, 3:], month[:, 3:], first[:, -1]))
     scaled = np.concatenate([first, second], axis=1)[..., 0]
     by_hand = transform.physical(scaled, ahead[None])
     np.testing.assert_allclose(run.forecast(sea, leads=6)["sst"], by_hand, atol=1e-4)
@@ -221,8 +232,15 @@ def test_the_hindcast_of_a_date_is_the_forecast_from_it(trained, run, sea):
         np.testing.assert_allclose(one["sst"][0], same, atol=1e-4)
 
 
-def daily_transform(times: np.ndarray, **attributes) -> tuple[FrameTransform, TimeAxis]:
-    """A transform fitted on a tiny field with a season; the last cell is land."""
+SETTINGS = {
+    "data": {"path": "(in memory)"},
+    "splits": {"train": [2000, 2001], "validation": [2002, 2002], "test": [2003, 2003]},
+    "model": {"name": "conv_lstm"},
+}
+
+
+def tiny_fields(times: np.ndarray, *, target=None, **attributes) -> tuple[Fields, TimeAxis]:
+    """Fitted on a tiny field with a season; the last cell is land. `target` as in a config."""
     axis = TimeAxis.of(times)
     season = 3 * np.cos(2 * np.pi * axis.phase())[:, None, None]
     values = np.random.default_rng(0).normal(15.0, 1.0, (times.size, 2, 3)) + season
@@ -235,17 +253,39 @@ def daily_transform(times: np.ndarray, **attributes) -> tuple[FrameTransform, Ti
         {"units": "degC", **attributes},
     )
     inside = np.ones(times.size, dtype=bool)
-    return FrameTransform.fit(series, axis, inside, FramesConfig()), axis
+    config = config_from_dict(SETTINGS | {"target": target or {}})
+    return Fields.fit(config, [series], axis, inside), axis
 
 
 def labelled(times: np.ndarray, leads: int = 3, **attributes) -> xr.Dataset:
     """Two forecasts, from the third last and the last date, of no anomaly."""
-    transform, axis = daily_transform(times, **attributes)
+    fields, axis = tiny_fields(times, **attributes)
     initial = np.array([times.size - 3, times.size - 1])
     scaled = np.zeros((2, leads, 2, 3, 1), np.float32)
-    return label_forecast(
-        transform, scaled, axis, initial, {"title": "a test", "source": "simulated"}
-    )
+    return label_forecast(fields, scaled, axis, initial, {"title": "a test", "source": "simulated"})
+
+
+def labelled_classes(times: np.ndarray) -> tuple[xr.Dataset, np.ndarray]:
+    """A forecast of terciles, and the numbers it was made of."""
+    fields, axis = tiny_fields(times, target={"classes": {"kind": "terciles"}})
+    odds = np.random.default_rng(1).dirichlet(np.ones(3), (1, 2, 2, 3)).astype(np.float32)
+    about = {"title": "a test", "source": "simulated"}
+    return label_forecast(fields, odds, axis, np.array([times.size - 1]), about), odds
+
+
+def test_probabilities_are_labelled_by_class_from_low_to_high():
+    dataset, odds = labelled_classes(CALENDARS["daily"][0])
+    field = dataset["sst_probability"]
+    assert field.dims[2] == "category"
+    assert field["category"].values.tolist() == ["below", "near", "above"]
+    assert field.attrs["units"] == "1"
+    for k, name in enumerate(("below", "near", "above")):
+        found = field.sel(category=name).values
+        assert np.isnan(found[..., 1, 2]).all()
+        sea = np.isfinite(found)
+        np.testing.assert_array_equal(found[sea], odds[..., k][sea])
+        assert sea.sum() == 2 * 5
+    np.testing.assert_allclose(field.sum("category").values[:, :, 0], 1.0, rtol=1e-6)
 
 
 def cf_times(*arguments, **keywords) -> np.ndarray:
@@ -289,7 +329,7 @@ def test_valid_dates_follow_the_calendar_of_the_data(calendar, tmp_path):
     if dates is not None:
         assert months(dataset["time"]) == dates
     # The last field forecast is the seasonal cycle of its own date.
-    transform, _ = daily_transform(times)
+    transform = tiny_fields(times)[0].targets[0]
     expected = transform.climatology.at(dataset["time"].values[1])
     np.testing.assert_allclose(
         dataset["sst"][1], np.where(transform.grid.mask, expected, np.nan), rtol=1e-5
@@ -330,6 +370,8 @@ def test_every_file_that_a_run_writes_passes_the_cf_checker(trained, tmp_path):
         write_netcdf(labelled(times), paths[-1])
     rain, broken = tmp_path / "rain.nc", tmp_path / "broken.nc"
     write_netcdf(labelled(times, units="mm/day", name="precip"), rain)
+    write_netcdf(labelled_classes(times)[0], tmp_path / "classes.nc")
+    paths.append(tmp_path / "classes.nc")
     spoiled = labelled(times)
     spoiled["sst"].attrs |= {"units": "no unit at all", "standard_name": "no_such_name"}
     write_netcdf(spoiled, broken)

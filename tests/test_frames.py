@@ -5,25 +5,29 @@ from __future__ import annotations
 import json
 
 import cftime
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
+from conftest import small_config
 
-from gridcast.config.schema import FramesConfig, SplitsConfig
+from gridcast.config.data import VariableConfig
+from gridcast.config.frames import FramesConfig
+from gridcast.config.schema import SplitsConfig
 from gridcast.errors import DataError
 from gridcast.frames.climatology import Climatology
+from gridcast.frames.gaps import require_complete, treat_gaps
 from gridcast.frames.scaling import Scaler
 from gridcast.frames.splits import Splits
-from gridcast.frames.transform import FrameTransform, grid_of
+from gridcast.frames.transform import FrameTransform
 from gridcast.frames.windows import (
-    gather_inputs,
-    gather_targets,
+    Observed,
     hindcast_windows,
     positions_at,
     shuffled,
     whole_windows,
 )
+from gridcast.opening import open_source
+from gridcast.preparation import prepare
 from gridcast.timeaxis import TimeAxis
 
 MASK = np.array([[True, True, False], [True, True, True]])
@@ -130,11 +134,12 @@ def with_values(series: xr.DataArray, values: np.ndarray) -> xr.DataArray:
     return series.copy(data=values)
 
 
-def fitted(series: xr.DataArray, **frames) -> FrameTransform:
+def fitted(series: xr.DataArray, transform: str = "none", **frames) -> FrameTransform:
     axis = TimeAxis.of(series["time"].values)
     inside = axis.inside((1950, 1, 1), (1958, 12, 31))
     config = FramesConfig.model_validate({"climatology": {"harmonics": 2}} | frames)
-    return FrameTransform.fit(series, axis, inside, config)
+    variable = VariableConfig.model_validate({"name": "ersst-v5", "transform": transform})
+    return FrameTransform.fit(series, axis, inside, config, variable)
 
 
 @pytest.mark.parametrize("trend", [True, False])
@@ -194,21 +199,104 @@ def test_transform_survives_the_way_through_arrays_and_json(ocean):
     assert (again.step, again.units, again.variable) == ("month", "degC", "sst")
 
 
-def test_a_value_missing_inside_the_mask_is_named(ocean):
-    grid_of(ocean)
+def holed(ocean: xr.DataArray) -> tuple[xr.DataArray, int, int]:
+    """The ocean without one value, of June 1951, in a cell that otherwise has them all."""
     values = ocean.values.copy()
-    row, column = (index[-1] for index in np.nonzero(np.isfinite(values[0])))
+    row, column = (int(index[-1]) for index in np.nonzero(np.isfinite(values[0])))
     values[17, row, column] = np.nan
+    return with_values(ocean, values), row, column
+
+
+def treated(series: xr.DataArray, **frames) -> tuple[xr.DataArray, TimeAxis]:
+    axis = TimeAxis.of(series["time"].values)
+    found, treated_axis = treat_gaps([series], axis, FramesConfig.model_validate(frames))
+    return found[0], treated_axis
+
+
+def test_a_value_missing_inside_the_mask_is_refused_and_named(ocean):
+    require_complete(ocean)
+    series, row, column = holed(ocean)
     lat, lon = float(ocean["lat"][row]), float(ocean["lon"][column])
     with pytest.raises(DataError, match=f"at 1951-06-01, lat {lat:g}, lon {lon:g}"):
-        grid_of(with_values(ocean, values))
+        require_complete(series)
+    with pytest.raises(DataError, match="1 of 168 dates and 1 of") as error:
+        treated(series)
+    assert "fix: frames.missing: drop or mask" in str(error.value)
 
 
-def test_season_is_the_place_in_the_year(ocean):
-    season = fitted(ocean).season(ocean["time"].values)
-    np.testing.assert_allclose((season**2).sum(axis=1), 1.0, rtol=1e-6)
-    np.testing.assert_array_equal(season[:12], season[12:24])
-    np.testing.assert_allclose(season[0], [np.cos(np.pi / 12), np.sin(np.pi / 12)], rtol=1e-6)
+def test_a_missing_date_is_refused_and_named_unless_it_is_asked_to_be_left_out(ocean):
+    complete, axis = treated(ocean)
+    assert complete is ocean
+    assert axis.times.size == 168
+    gap = ocean.isel(time=np.r_[0:17, 19:168])
+    with pytest.raises(DataError, match=r"dates are missing: 2 step.s. missing between") as error:
+        treated(gap)
+    assert "1951-05-01 and 1951-08-01" in str(error.value)
+    assert "fix: frames.missing: drop" in str(error.value)
+    series, axis = treated(gap, missing="drop")
+    assert series is gap
+    assert axis.steps[[16, 17]].tolist() == [16, 19]
+
+
+def test_dropping_leaves_out_each_date_that_lacks_a_value_as_if_it_were_not_in_the_file(ocean):
+    series, *_ = holed(ocean)
+    dropped, axis = treated(series, missing="drop")
+    same, expected = treated(ocean.isel(time=np.r_[0:17, 18:168]), missing="drop")
+    assert dropped.values.tobytes() == same.values.tobytes()
+    np.testing.assert_array_equal(dropped["time"], same["time"])
+    np.testing.assert_array_equal(axis.steps, expected.steps)
+    assert (axis.unit, axis.every) == ("month", 1)
+    for leads in (1, 3):
+        windows = whole_windows(axis, np.ones(167, bool), 2, leads)
+        assert not {15, 16, 17} & set(windows[np.isin(windows, [16 - leads + 1, 16, 17])])
+
+
+def test_dropping_needs_dates_that_are_whole(ocean):
+    values = ocean.values.copy()
+    row, column = (int(index[-1]) for index in np.nonzero(np.isfinite(values[0])))
+    values[1:, row, column] = np.nan
+    with pytest.raises(DataError, match="drop leaves 1 dates") as error:
+        treated(with_values(ocean, values), missing="drop")
+    assert "fix: frames.missing: mask" in str(error.value)
+
+
+def test_masking_gives_a_frame_to_every_step_and_empty_ones_before_the_first(ocean):
+    series, row, column = holed(ocean.isel(time=np.r_[0:100, 103:168]))
+    full, axis = treated(series, missing="mask", inputs=4)
+    assert axis.gaps == []
+    assert axis.steps.tolist() == list(range(3 + 168))
+    assert str(axis.times[0])[:10] == "1949-10-01"
+    np.testing.assert_array_equal(axis.times[3:], ocean["time"].values)
+    assert np.isnan(full.values[:3]).all()
+    assert np.isnan(full.values[3 + 100 : 3 + 103]).all()
+    np.testing.assert_array_equal(full.values[3:103], series.values[:100])
+    np.testing.assert_array_equal(full.values[106:], series.values[100:])
+    assert np.isnan(full.values[3 + 17, row, column])
+
+
+def test_frames_are_nan_exactly_where_nothing_was_observed_and_fitted_without_it(ocean):
+    series, row, column = holed(ocean)
+    frames = fitted(series).frames(series)[..., 0]
+    assert np.argwhere(np.isnan(frames)).tolist() == [[17, row, column]]
+    # In that cell the climatology is the one of all other dates.
+    times, others = ocean["time"].values[:108], np.arange(108) != 17
+    one = np.zeros(ocean.shape[1:], bool)
+    one[row, column] = True
+    alone = np.where(one, ocean.values[:108][others], np.nan)
+    expected = Climatology.fit(alone, times[others], one, unit="month", harmonics=2)
+    found = fitted(series).climatology.coefficients[:, row, column]
+    np.testing.assert_allclose(found, expected.coefficients[:, row, column], atol=1e-8)
+
+
+def test_a_cell_with_fewer_observations_than_coefficients_is_refused(ocean):
+    values = ocean.values.copy()
+    row, column = (int(index[-1]) for index in np.nonzero(np.isfinite(values[0])))
+    values[4:108, row, column] = np.nan
+    with pytest.raises(DataError, match=r"5 coefficients needs as many observations .* one has 4"):
+        fitted(with_values(ocean, values))
+
+
+# ---------------------------------------------------------------- splits
 
 
 def test_splits_hold_their_first_and_last_dates_and_nothing_else(ocean):
@@ -299,11 +387,55 @@ def test_an_epoch_is_a_permutation_and_a_pure_function_of_seed_and_epoch():
     np.testing.assert_array_equal(np.sort(small[0]), windows)
 
 
-def test_gathered_frames_are_those_of_numpy_indexing():
-    values = np.random.default_rng(0).standard_normal((20, 2, 3, 1)).astype(np.float32)
-    initial = np.array([4, 2, 15])
-    device = jnp.asarray(values), jnp.asarray(initial)
-    inputs = np.stack([values[i - 2 : i + 1] for i in initial])
-    targets = np.stack([values[i + 1 : i + 5] for i in initial])
-    np.testing.assert_array_equal(gather_inputs(*device, 3), inputs)
-    np.testing.assert_array_equal(gather_targets(*device, 4), targets)
+@pytest.mark.parametrize("seed", range(6))
+def test_masked_windows_are_those_of_a_plain_loop(seed):
+    generator = np.random.default_rng(seed)
+    axis = TimeAxis.of(months("2000-01", 60))
+    seen, verified = generator.random((2, 60)) < 0.7
+    inside = np.repeat(generator.random(12) > 0.3, 5)
+    inputs, leads, least = 4, 2, 1 + seed % 3
+    observed = Observed(seen, verified, least)
+    whole, judged = [], []
+    for i in range(inputs - 1, 60):
+        history = range(i - inputs + 1, i + 1)
+        ahead = [t for t in range(i + 1, i + leads + 1) if t < 60]
+        enough = seen[i] and sum(seen[t] for t in history) >= least
+        # A frame without any observation belongs to no split.
+        own = all(inside[t] or not (seen[t] or verified[t]) for t in [*history, *ahead])
+        if enough and len(ahead) == leads and own and any(verified[t] for t in ahead):
+            whole.append(i)
+        if enough and any(inside[t] and verified[t] for t in ahead):
+            judged.append(i)
+    assert whole_windows(axis, inside, inputs, leads, observed).tolist() == whole
+    assert hindcast_windows(axis, inside, inputs, leads, observed).tolist() == judged
+    assert whole
+    assert judged
+
+
+# ---------------------------------------------------------------- a whole experiment
+
+
+def test_an_experiment_refuses_gaps_unless_told_what_to_do_with_them(ocean):
+    gap = ocean.isel(time=np.r_[0:17, 18:168])
+    config = small_config()
+    with pytest.raises(DataError, match="dates are missing: 1 step"):
+        prepare(config, open_source(config, gap))
+    whole = prepare(config, open_source(config, ocean))
+    assert whole.observed is None
+    dropped, masked = (
+        prepare(one, open_source(one, gap))
+        for one in (
+            small_config(frames={"missing": "drop"}),
+            small_config(frames={"missing": "mask", "least": 2}),
+        )
+    )
+    # Windows by their initial step: those of 3 inputs and 2 leads that hold step 17 are left out.
+    every = set(range(2, 106))
+    assert set(whole.train_windows.tolist()) == every
+    assert set(dropped.axis.steps[dropped.train_windows].tolist()) == every - set(range(15, 20))
+    # Masked, step 17 cannot be the last input, but may lack otherwise; two more begin the record.
+    assert masked.observed is not None
+    expected = ({1} | every) - {17}
+    assert {i - 2 for i in masked.train_windows.tolist()} == expected
+    sea = masked.fields.target_mask[..., 0]
+    assert np.isnan(masked.arrays.values[:2, sea]).all()

@@ -17,6 +17,7 @@ from gridcast.models.layers import (
     dropout,
     space_to_depth,
 )
+from gridcast.models.norms import Norm
 
 SIZES = [(5, 7), (13, 9)]
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -52,7 +53,7 @@ def example(kernel: int, size: tuple[int, int]) -> tuple[jax.Array, jax.Array, j
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("kernel", [1, 2, 3, 5])
 def test_conv2d_and_both_gradients_equal_float64_autodiff(kernel, size):
     x, k, gradient = example(kernel, size)
     value, back = jax.vjp(conv2d, x, k)
@@ -61,7 +62,7 @@ def test_conv2d_and_both_gradients_equal_float64_autodiff(kernel, size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("kernel", [1, 2, 3, 5])
 def test_conv2d_frame_under_vmap_equals_it_too(kernel, size):
     x, k, gradient = example(kernel, size)
     value, back = jax.vjp(jax.vmap(conv2d_frame, in_axes=(0, None)), x, k)
@@ -109,6 +110,23 @@ def test_beyond_the_poles_there_is_nothing():
 def test_grid_conv_on_a_ring_narrower_than_its_kernel_sees_the_ring_repeated():
     conv, x = grid_conv(wraps=True, kernel=7), random(1, 4, 3, 2)
     close(conv(x), conv(jnp.tile(x, (1, 1, 3, 1)))[:, :, :3])
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 5])
+def test_grid_conv_keeps_the_size_as_same_padding_does(kernel):
+    conv, x = grid_conv(wraps=False, kernel=kernel), random(2, 5, 8, 2)
+    same = jax.lax.conv_general_dilated(
+        x, conv.kernel[...], (1, 1), "SAME", dimension_numbers=LAYOUT
+    )
+    close(conv(x), same + conv.bias[...], 1e-6)
+
+
+def test_a_kernel_of_two_by_two_reaches_north_and_east_by_hand():
+    conv = GridConv(1, 1, 2, wraps=True, rngs=nnx.Rngs(0))
+    conv.kernel[...] = jnp.array([[1.0, 10.0], [100.0, 1000.0]])[:, :, None, None]
+    x = jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])[None, :, :, None]
+    expected = [[5421, 6532, 4613], [54, 65, 46]]
+    np.testing.assert_array_equal(conv(x)[0, :, :, 0], expected)
 
 
 def test_grid_conv_of_one_frame_under_vmap_is_that_of_the_batch():
@@ -167,3 +185,45 @@ def test_dropout_zeroes_its_share_and_keeps_the_mean():
     assert set(np.unique(out).tolist()) == {0.0, np.float32(1 / 0.75).item()}
     assert abs((out == 0).mean() - 0.25) < 0.02
     assert dropout(x, 0.25, None) is x
+
+
+def plain_norm(x: np.ndarray, kind: str, groups: int) -> np.ndarray:
+    """A frame normalised in float64, one group or one cell after the other."""
+    x = x.astype(np.float64)
+    out = np.empty_like(x)
+    size = x.shape[-1] // groups
+    parts = {
+        "group": [np.s_[:, :, g * size : (g + 1) * size] for g in range(groups)],
+        "layer": [np.s_[i, j, :] for i, j in np.ndindex(x.shape[:2])],
+    }
+    for part in parts[kind]:
+        out[part] = (x[part] - x[part].mean()) / np.sqrt(x[part].var() + 1e-6)
+    return out
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(16, 8), (12, 4), (6, 2), (7, 1)])
+@pytest.mark.parametrize("kind", ["group", "layer"])
+def test_a_norm_equals_float64_and_treats_a_frame_as_in_a_batch(kind, channels, groups):
+    norm = Norm(kind, channels, rngs=nnx.Rngs(0))
+    norm.scale[...], norm.bias[...] = random(channels, seed=1), random(channels, seed=2)
+    x = 3.0 * random(2, 3, 4, 5, channels) + 2.0
+    batch = jax.jit(norm)(x)
+    assert batch.shape == x.shape
+    for i, j in [(0, 0), (0, 2), (1, 1)]:
+        expected = plain_norm(np.asarray(x[i, j]), kind, groups)
+        expected = expected * np.asarray(norm.scale[...]) + np.asarray(norm.bias[...])
+        close(batch[i, j], expected)
+        close(norm(x[i, j]), batch[i, j], 1e-6)
+
+
+@pytest.mark.parametrize("kind", ["group", "layer"])
+def test_a_norm_of_one_value_everywhere_and_its_gradient_are_finite(kind):
+    norm, x = Norm(kind, 8, rngs=nnx.Rngs(0)), jnp.full((2, 1, 1, 8), 3.0)
+    assert not norm(x).any()
+    assert np.isfinite(jax.grad(lambda a: (norm(a) ** 2).sum())(x)).all()
+
+
+def test_without_a_norm_nothing_changes_and_nothing_is_trained():
+    norm, x = Norm("none", 6, rngs=nnx.Rngs(0)), random(2, 3, 4, 6)
+    assert norm(x) is x
+    assert not jax.tree.leaves(nnx.state(norm, nnx.Param))

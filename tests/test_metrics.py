@@ -169,3 +169,42 @@ def test_same_dates_keeps_the_dates_that_every_lead_has_a_forecast_for():
     expected = verifying == 6
     assert np.array_equal(same_dates(verifying, inside), expected)
     assert not same_dates(verifying, np.zeros(12, dtype=bool)).any()
+
+
+def with_gaps(pairs: Pairs) -> Pairs:
+    """A tenth of the observations are missing, and one cell throughout."""
+    missing = np.random.default_rng(2).random(pairs.observed.shape) < 0.1
+    missing[:, :, 3, 4] = True
+    return replace(pairs, observed=np.where(missing, np.nan, pairs.observed), gaps=True)
+
+
+def test_with_gaps_every_observation_counts_by_its_area_and_nothing_else():
+    pairs = with_gaps(random_pairs())
+    for lead in range(3):
+        chosen = pairs.verified[:, lead]
+        ours, theirs = (f[chosen, lead].ravel() for f in (pairs.forecast, pairs.observed))
+        area = np.broadcast_to(pairs.weight, (4, 4, 5)).ravel() * np.isfinite(theirs)
+        error = np.where(np.isfinite(theirs), ours - theirs, 0.0)
+        seen = np.nan_to_num(theirs)
+        assert rmse(pairs)[lead] == pytest.approx(np.sqrt(np.average(error**2, weights=area)))
+        assert mae(pairs)[lead] == pytest.approx(np.average(np.abs(error), weights=area))
+        assert bias(pairs)[lead] == pytest.approx(np.average(error, weights=area))
+        product, square, other = (
+            (a * b * area).sum() for a, b in ((ours, seen), (ours, ours), (seen, seen))
+        )
+        assert acc(pairs)[lead] == pytest.approx(product / np.sqrt(square * other))
+
+
+def test_without_a_missing_value_gaps_change_nothing():
+    pairs = random_pairs()
+    assert_same_scores(replace(pairs, gaps=True), pairs)
+
+
+def test_gaps_are_for_observations_a_forecast_is_always_there():
+    pairs = with_gaps(random_pairs())
+    with pytest.raises(DataError, match="observation"):
+        replace(pairs, gaps=False)
+    forecast = pairs.forecast.copy()
+    forecast[2, 1, 3, 3] = np.nan
+    with pytest.raises(DataError, match="forecast is not finite"):
+        replace(pairs, forecast=forecast)

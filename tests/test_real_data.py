@@ -13,7 +13,9 @@ import xarray as xr
 import gridcast
 from gridcast.cli import main
 from gridcast.config.bounds import Region
-from gridcast.config.schema import FramesConfig, SplitsConfig
+from gridcast.config.data import VariableConfig
+from gridcast.config.frames import FramesConfig
+from gridcast.config.schema import SplitsConfig
 from gridcast.frames.climatology import Climatology
 from gridcast.frames.splits import Splits
 from gridcast.frames.transform import FrameTransform
@@ -82,7 +84,8 @@ def reference_scores(
     """RMSE and ACC of every reference at `leads`; the season counts days, or steps of the data."""
     axis = TimeAxis.of(series["time"].values)
     cut = Splits.by_date(axis, splits)
-    transform = FrameTransform.fit(series, axis, cut.train, FramesConfig())
+    variable = VariableConfig(name="ersst-v5")
+    transform = FrameTransform.fit(series, axis, cut.train, FramesConfig(), variable)
     if by_day:
         seasonal = Climatology.fit(
             series.values[cut.train], axis.times[cut.train], transform.grid.mask, unit="day"
@@ -94,7 +97,7 @@ def reference_scores(
     verified = same_dates(verifying, cut.test)
     assert (verified.sum(axis=0) == cut.test.sum()).all()
     deviation = transform.scaler.deviation
-    training = TrainingSeries(frames, axis, cut.train, transform.grid.weight)
+    training = TrainingSeries.of(frames, axis, cut.train, transform.grid.weight[..., None])
     observed, chosen = frames[verifying][..., 0] * deviation, np.array(leads) - 1
     found = {}
     for name, fit in REFERENCES.items():

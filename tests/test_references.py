@@ -12,6 +12,7 @@ from gridcast.references import (
     TrainingSeries,
     climatology,
     damped_persistence,
+    error_deviation,
     linear_inverse_model,
     persistence,
 )
@@ -28,6 +29,7 @@ def training_of(values, steps=None, inside=None, weight=None) -> TrainingSeries:
     inside = np.ones(len(values), dtype=bool) if inside is None else np.asarray(inside, dtype=bool)
     shape = values.shape[1:3]
     weight = np.full(shape, 1 / np.prod(shape)) if weight is None else weight
+    weight = np.broadcast_to(weight[..., None], values.shape[1:])
     return TrainingSeries(values, axis, inside, weight)
 
 
@@ -40,6 +42,11 @@ def noise(time=200, lat=4, lon=5, seed=0) -> np.ndarray:
         values[t] = memory * values[t - 1] + rng.standard_normal((lat, lon))
     values[:, 0, :2] = 0.0
     return values.astype(np.float32)
+
+
+def window_of(seed: int) -> np.ndarray:
+    """One window of one frame."""
+    return noise(9, seed=seed)[None, -1:, ..., None]
 
 
 def weight_of(lat=4, lon=5) -> np.ndarray:
@@ -158,7 +165,7 @@ def test_the_linear_inverse_model_equals_an_independent_computation(lat, lon, ti
 
 
 def test_scaling_the_weights_does_not_change_the_linear_inverse_model():
-    values, weight, window = noise(), weight_of(), noise(1, seed=2)[None, ..., None]
+    values, weight, window = noise(), weight_of(), window_of(2)
     one, thousand = (
         linear_inverse_model(training_of(values, weight=w), 3, 5)(window)
         for w in (weight, 1000 * weight)
@@ -193,7 +200,7 @@ def test_short_and_single_date_series_give_finite_references():
     for time in (2, 12):
         training = training_of(noise(time), weight=weight_of())
         for name, fit in REFERENCES.items():
-            forecast = fit(training, 3)(noise(1, seed=3)[None, ..., None])
+            forecast = fit(training, 3)(window_of(3))
             assert np.isfinite(forecast).all(), (name, time)
     # A lead longer than training has no pairs: forecast the climatology, which needs none.
     assert not damped_persistence(training_of([1.0, 2.0]), 3).factor[1:].any()
@@ -208,3 +215,86 @@ def test_a_split_in_two_pieces_does_not_join_their_ends():
     assert np.array_equal(later - now, np.ones(158))
     assert 79 not in now
     assert 120 not in later
+
+
+# ---------------------------------------------------------------- gaps, and several variables
+
+
+def gappy(time=60) -> tuple[np.ndarray, np.ndarray]:
+    """Red noise with values missing here and there, one whole frame among them; training dates."""
+    values = noise(time).astype(np.float32)
+    rng = np.random.default_rng(9)
+    holes = rng.random(values.shape) < 0.2
+    holes[17], holes[:, 0, :2] = True, False
+    return np.where(holes, np.nan, values), np.arange(time) < 50
+
+
+def training_with_gaps(values: np.ndarray, inside: np.ndarray) -> TrainingSeries:
+    whole = training_of(np.nan_to_num(values), inside=inside, weight=weight_of())
+    return TrainingSeries.of(values[..., None], whole.axis, inside, whole.weight)
+
+
+def test_a_slope_counts_the_pairs_of_which_both_were_observed():
+    values, inside = gappy()
+    factor = damped_persistence(training_with_gaps(values, inside), 3).factor[..., 0]
+    for lead, (row, column) in ((k, cell) for k in (1, 2, 3) for cell in np.ndindex(4, 5)):
+        cell = values[:50, row, column].astype(float)
+        pairs = [(a, b) for a, b in zip(cell, cell[lead:], strict=False) if np.isfinite(a + b)]
+        square = sum(a * a for a, _ in pairs)
+        by_hand = sum(a * b for a, b in pairs) / square if square else 0.0
+        assert factor[lead - 1, row, column] == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_values_that_lack_are_not_zeros_to_any_reference():
+    values, inside = gappy()
+    training = training_with_gaps(values, inside)
+    assert not training.inside[17]
+    window = window_of(3)
+    for name, fit in REFERENCES.items():
+        assert np.isfinite(fit(training, 3)(window)).all(), name
+    zeros = training_of(np.nan_to_num(values), inside=inside, weight=weight_of())
+    for name in ("damped_persistence", "lim"):
+        gapless = REFERENCES[name](zeros, 3)(window)
+        assert np.abs(REFERENCES[name](training, 3)(window) - gapless).max() > 0.01, name
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_the_deviation_of_errors_is_their_root_mean_square_over_training(gaps):
+    values, inside = gappy() if gaps else (noise(60), np.arange(60) < 50)
+    training = training_with_gaps(values, inside)
+    reference = damped_persistence(training, 2)
+    found = error_deviation(reference, training, 2)[..., 0]
+    for lead, (row, column) in ((k, cell) for k in (1, 2) for cell in np.ndindex(4, 5)):
+        cell = values[:50, row, column].astype(float)
+        factor = float(reference.factor[lead - 1, row, column, 0])
+        errors = [factor * a - b for a, b in zip(cell, cell[lead:], strict=False)]
+        square = [e * e for e in errors if np.isfinite(e)]
+        by_hand = np.sqrt(np.mean(square)) if square else 0.0
+        assert found[lead - 1, row, column] == pytest.approx(by_hand, abs=1e-5)
+
+
+def two_variables() -> TrainingSeries:
+    both = np.stack([noise(seed=1), noise(seed=2)], axis=-1)
+    weight = np.stack([weight_of(), weight_of()], axis=-1)
+    return replace(training_of(noise(), weight=weight_of()), values=both, weight=weight)
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_the_order_of_variables_does_not_matter(name):
+    training = two_variables()
+    turned = replace(training, values=training.values[..., ::-1])
+    window = np.concatenate([window_of(3), window_of(4)], axis=-1)
+    found = REFERENCES[name](training, 3)(window)
+    assert found.shape == (1, 3, 4, 5, 2)
+    swapped = REFERENCES[name](turned, 3)(window[..., ::-1])
+    np.testing.assert_allclose(swapped[..., ::-1], found, atol=1e-4)
+
+
+def test_only_the_linear_inverse_model_learns_of_one_variable_from_the_other():
+    training = two_variables()
+    window = np.concatenate([window_of(3), window_of(4)], axis=-1)
+    other = window * [1.0, 3.0]
+    for name, fit in REFERENCES.items():
+        reference = fit(training, 3)
+        first, changed = (reference(w.astype(np.float32))[..., 0] for w in (window, other))
+        assert bool(np.abs(changed - first).max() > 1e-3) is (name == "lim"), name

@@ -11,14 +11,16 @@ import pytest
 import xarray as xr
 from matplotlib.figure import Figure
 
-from gridcast import plots
+from gridcast import forecast_plots, plots
 from gridcast.errors import DataError
 from gridcast.frames.splits import Splits
 from gridcast.frames.transform import grid_of
+from gridcast.frames.windows import positions_at
 from gridcast.run import Run
 from gridcast.timeaxis import TimeAxis
-from gridcast.verification.hindcast import MODEL, make_hindcast
-from gridcast.verification.scores import score, table, verdict, write_csv
+from gridcast.verification.hindcast import MODEL
+from gridcast.verification.scores import score
+from gridcast.verification.tables import table, verdict, write_csv
 
 REFERENCE_NAMES = ["climatology", "persistence", "damped_persistence", "lim"]
 
@@ -131,23 +133,19 @@ def test_every_forecast_is_judged_on_the_same_dates_at_each_lead(trained, observ
     gap = observed.isel(time=np.r_[0:150, 151:180])  # July 1962 is missing
     axis = TimeAxis.of(gap["time"].values)
     splits = Splits.by_date(axis, run.config.splits)
-    frames, season = run.transform.frames(gap), run.transform.season(axis.times)
-    made = make_hindcast(run.predictor, frames, season, axis, splits, run.transform.grid)
-    judged = [set(made.verifying[made.verified[:, k], k].tolist()) for k in range(3)]
+    made = run.hindcast_of([gap], axis, splits)
+    verifying = positions_at(axis, made.initial, np.arange(1, 4))
+    judged = [set(verifying[made.verified[:, k], k].tolist()) for k in range(3)]
     assert judged[0] == judged[1] == judged[2]
     # Without three inputs up to each initial date there are no forecasts for 1962-08 to 1962-12.
     missing = {str(axis.times[i])[:7] for i in np.flatnonzero(splits.test) if i not in judged[0]}
     assert missing == {f"1962-{month:02d}" for month in range(8, 13)}
-    result = score(made, frames, run.transform, run.attributes)
+    (result,) = score(made, run.fields, run.attributes, run.config.verification)
     assert result["dates"].values.tolist() == [47 - 5] * 3
     # A hindcast of which nothing can be verified is an error that says so.
+    nothing = replace(made, verified=np.zeros_like(made.verified))
     with pytest.raises(DataError, match="no date can be verified"):
-        score(
-            replace(made, verified=np.zeros_like(made.verified)),
-            frames,
-            run.transform,
-            {"source": ""},
-        )
+        score(nothing, run.fields, {"source": ""}, run.config.verification)
 
 
 def invented(model, **others) -> xr.Dataset:
@@ -161,7 +159,7 @@ def invented(model, **others) -> xr.Dataset:
     dataset = xr.Dataset({"rmse": rmse, "acc": rmse * np.nan, "dates": ("lead", [9] * len(model))})
     dataset["lead"].attrs["long_name"] = "lead in steps of: month"
     dataset = dataset.assign_coords(reference=list(others))
-    return dataset.assign_attrs(source="simulated ocean")
+    return dataset.assign_attrs(source="simulated ocean", headline="rmse acc")
 
 
 def test_the_verdict_says_at_which_leads_the_model_wins_and_what_it_does_not_beat():
@@ -208,13 +206,14 @@ def test_a_long_table_shows_some_leads_the_first_and_last_among_them():
 def figures(monkeypatch) -> list[Figure]:
     """The figures that `plots` would write; they are written as well."""
     caught: list[Figure] = []
-    save = plots._save
+    save = plots.save
 
     def catch(figure: Figure, path: Path) -> None:
         caught.append(figure)
         save(figure, path)
 
-    monkeypatch.setattr(plots, "_save", catch)
+    for module in (plots, forecast_plots):
+        monkeypatch.setattr(module, "save", catch)
     return caught
 
 
@@ -222,10 +221,11 @@ def test_pictures_of_simulated_data_say_so_and_of_real_data_do_not(
     trained, scores, observed, figures, tmp_path
 ):
     forecast = reopened(trained.directory / "forecast.nc")
-    last = observed.isel(time=-1)
     for source, says in ((scores.attrs["source"], True), ("conv_lstm trained on ERSSTv5", False)):
         plots.plot_scores(scores.assign_attrs(source=source), tmp_path / "scores.png")
-        plots.plot_forecast(last, forecast.assign_attrs(source=source), tmp_path / "maps.png")
+        forecast_plots.plot_forecast(
+            observed, forecast.assign_attrs(source=source), tmp_path / "maps.png"
+        )
         for figure in figures:
             title = figure.get_suptitle()
             assert ("SIMULATED" in title) is says, title

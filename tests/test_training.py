@@ -14,8 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import STEPS, Bench, same_bits, small_config
+from flax import nnx
+from scipy import stats
 
 from gridcast.errors import CheckpointError, TrainingError
+from gridcast.fitting import compile_setup, fit_setup
+from gridcast.opening import open_source
+from gridcast.preparation import Setup, prepare
+from gridcast.run import Run
 from gridcast.training import loop
 from gridcast.training.checkpoints import (
     KEEP,
@@ -26,12 +32,22 @@ from gridcast.training.checkpoints import (
     named_leaves,
     save,
 )
-from gridcast.training.losses import masked_mse
+from gridcast.training.losses import (
+    LOSSES,
+    absolute,
+    balanced,
+    bernoulli_gamma,
+    cross_entropy,
+    huber,
+    masked_mean,
+    squared,
+)
+from gridcast.training.step import LOGGED, Stepper, Weights
 
-# ---------------------------------------------------------------- the loss
+# ---------------------------------------------------------------- the losses
 
-WEIGHT = jnp.array([[3.0, 1.0, 0.0]])
-ONES = jnp.ones(2)
+WEIGHT = jnp.array([[[3.0], [1.0], [0.0]]])
+ONES = jnp.ones((2, 1))
 
 
 def fields(*rows: list[float]) -> jax.Array:
@@ -39,34 +55,128 @@ def fields(*rows: list[float]) -> jax.Array:
     return jnp.array(rows)[None, :, None, :, None]
 
 
+def masked_mse(outputs, targets, weight=WEIGHT[None], scale=ONES, **gaps) -> jax.Array:
+    return masked_mean(squared, outputs, targets, weight, scale, **gaps)
+
+
 def test_masked_mse_by_hand_ignores_land_and_divides_by_the_scale_of_each_lead():
     prediction = fields([1.0, 2.0, 100.0], [0.0, 0.0, 0.0])
     target = fields([0.0, 0.0, 0.0], [2.0, 1.0, -7.0])
     # Lead 1: (3 * 1 + 1 * 4) / 4; lead 2: (3 * 4 + 1 * 1) / 4.
-    found = masked_mse(prediction, target, WEIGHT, ONES)
+    found = masked_mse(prediction, target)
     np.testing.assert_allclose(found, [(7 / 4 + 13 / 4) / 2])
-    found = masked_mse(prediction, target, WEIGHT, jnp.array([7.0, 0.5]))
+    found = masked_mse(prediction, target, scale=jnp.array([[7.0], [0.5]]))
     np.testing.assert_allclose(found, [(0.25 + 6.5) / 2])
-    found = masked_mse(prediction, target, 10 * WEIGHT, ONES)
+    found = masked_mse(prediction, target, 10 * WEIGHT[None])
     np.testing.assert_allclose(found, [2.5], rtol=1e-6)
 
 
 def test_masked_mse_has_finite_gradients_with_nan_on_land_and_is_nan_with_nan_at_sea():
-    gradient = jax.grad(lambda p, t: masked_mse(p, t, WEIGHT, ONES).sum())
+    gradient = jax.grad(lambda p, t: masked_mse(p, t).sum())
     prediction = fields([1.0, 2.0, 5.0], [0.0, 0.0, 0.0])
     land = fields([0.0, 0.0, np.nan], [0.0, 1.0, np.nan])
     found = gradient(prediction, land)[0, 0, 0, :, 0]
     np.testing.assert_allclose(found, [3 / 4, 2 * 2 / 4 / 2, 0.0])
     assert np.isfinite(gradient(prediction, land)).all()
-    assert np.isfinite(masked_mse(prediction, land, WEIGHT, ONES)).all()
+    assert np.isfinite(masked_mse(prediction, land)).all()
     sea = fields([0.0, np.nan, 0.0], [0.0, 0.0, 0.0])
-    assert np.isnan(masked_mse(prediction, sea, WEIGHT, ONES)).all()
+    assert np.isnan(masked_mse(prediction, sea)).all()
 
 
-def test_masked_mse_keeps_windows_apart_and_averages_channels():
-    prediction = jnp.stack([jnp.zeros((2, 1, 3, 4)), jnp.full((2, 1, 3, 4), 3.0)])
-    found = masked_mse(prediction, jnp.zeros((2, 2, 1, 3, 4)), WEIGHT, ONES)
+def test_with_gaps_each_observation_weighs_the_same_and_gradients_are_finite():
+    prediction = fields([1.0, 2.0, 100.0], [0.0, 0.0, 0.0])
+    target = fields([0.0, np.nan, np.nan], [2.0, 1.0, -7.0])
+    # Seen are 3 at lead 1, and 3 and 1 at lead 2: (3 * 1 + 3 * 4 + 1 * 1) / 7.
+    np.testing.assert_allclose(masked_mse(prediction, target, gaps=True), [16 / 7], rtol=1e-6)
+    gradient = jax.grad(lambda p: masked_mse(p, target, gaps=True).sum())(prediction)
+    np.testing.assert_allclose(gradient[0, 0, 0, :, 0], [2 * 3 / 7, 0.0, 0.0], rtol=1e-6)
+    assert np.isfinite(gradient).all()
+    whole = fields([0.0, 0.0, np.nan], [2.0, 1.0, -7.0])
+    found, expected = (masked_mse(prediction, whole, gaps=gaps) for gaps in (True, False))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert masked_mse(prediction, jnp.full_like(target, jnp.nan), gaps=True) == 0.0
+
+
+def test_the_mean_keeps_windows_apart_and_each_target_has_its_weight_and_scale():
+    outputs = jnp.stack([jnp.zeros((2, 1, 3, 2)), jnp.full((2, 1, 3, 2), 3.0)])
+    weight = jnp.concatenate([WEIGHT, 3 * WEIGHT], axis=-1)[None]
+    found = masked_mse(outputs, jnp.zeros((2, 2, 1, 3, 2)), weight, jnp.ones((2, 2)))
     np.testing.assert_allclose(found, [0.0, 9.0], rtol=1e-6)
+    # The second target counts three times, and at lead 2 half, against its scale of 2.
+    outputs = jnp.stack([jnp.full((2, 1, 3), 1.0), jnp.full((2, 1, 3), 2.0)], axis=-1)[None]
+    scale = jnp.array([[1.0, 1.0], [1.0, 2.0]])
+    found = masked_mse(outputs, jnp.zeros((1, 2, 1, 3, 2)), weight, scale)
+    np.testing.assert_allclose(found, [((1 + 3 * 4) + (1 + 3 * 2)) / 8], rtol=1e-6)
+    # A weight for each window: what is taken from different places of a grid.
+    places = jnp.concatenate([weight, jnp.flip(weight, axis=2)])
+    ramp = jnp.broadcast_to(jnp.array([0.0, 1.0, 2.0])[:, None], (2, 2, 1, 3, 2))
+    found = masked_mse(ramp, jnp.zeros_like(ramp), places, jnp.ones((2, 2)))
+    np.testing.assert_allclose(found, [1 / 4, (3 * 4 + 1) / 4], rtol=1e-6)
+
+
+def one_by_one(loss, outputs: list, targets: list) -> np.ndarray:
+    """Losses of single values: [pair, numbers] and [pair]."""
+    wide = jnp.array(outputs, jnp.float32).reshape(len(targets), 1, 1, 1, -1)
+    return np.asarray(loss(wide, jnp.array(targets, jnp.float32).reshape(-1, 1, 1, 1, 1))).ravel()
+
+
+def test_losses_of_errors_by_hand():
+    outputs, targets = [1.0, 0.5, -2.0, 3.5], [0.0, 0.0, 1.0, 3.0]
+    np.testing.assert_allclose(one_by_one(squared, outputs, targets), [1, 0.25, 9, 0.25])
+    np.testing.assert_allclose(one_by_one(absolute, outputs, targets), [1, 0.5, 3, 0.5])
+    # Squared below one, and from there on a line with the same value and slope.
+    np.testing.assert_allclose(one_by_one(huber, outputs, targets), [1, 0.25, 5, 0.25])
+    slope = jax.grad(lambda x: huber(x.reshape(1, 1, 1, 1, 1), jnp.zeros((1,) * 5)).sum())
+    for error, expected in ((0.999, 1.998), (1.001, 2.0), (50.0, 2.0), (-50.0, -2.0)):
+        assert slope(jnp.array(error)) == pytest.approx(expected, rel=1e-4)
+    # From one deviation above normal an error counts twice, from two 5, from three 10 times.
+    targets = [0.99, 1.0, 2.0, 2.99, 3.0, -3.0]
+    found = one_by_one(balanced, [t + 1 for t in targets], targets)
+    np.testing.assert_allclose(found, [1, 2, 5, 5, 10, 1], rtol=1e-5)
+
+
+def test_cross_entropy_is_minus_the_log_of_the_probability_of_what_came():
+    logits = np.random.default_rng(0).standard_normal((2, 1, 1, 3, 6)).astype(np.float32)
+    came = np.random.default_rng(1).integers(0, 3, (2, 1, 1, 3, 2))
+    found = cross_entropy(jnp.asarray(logits), jnp.asarray(came, jnp.float32))
+    for window, column, target in np.ndindex(2, 3, 2):
+        mine = logits[window, 0, 0, column, 3 * target : 3 * target + 3].astype(float)
+        share = np.exp(mine[came[window, 0, 0, column, target]]) / np.exp(mine).sum()
+        assert found[window, 0, 0, column, target] == pytest.approx(-np.log(share), rel=1e-5)
+    # Any number added to all classes of a target changes nothing.
+    moved = cross_entropy(jnp.asarray(logits + 7.0), jnp.asarray(came, jnp.float32))
+    np.testing.assert_allclose(moved, found, rtol=1e-4)
+
+
+def test_bernoulli_gamma_is_the_log_likelihood_of_scipy():
+    generator = np.random.default_rng(0)
+    numbers = generator.standard_normal((40, 3))
+    amounts = generator.gamma(0.7, 4.0, 40) * (generator.random(40) < 0.6)
+    wet = 1 / (1 + np.exp(-numbers[:, 0]))
+    shape, mean = np.exp(numbers[:, 1]), np.exp(numbers[:, 2])
+    rainy = amounts > 0
+    density = stats.gamma.logpdf(np.where(rainy, amounts, 1.0), shape, scale=mean / shape)
+    expected = -np.where(rainy, np.log(wet) + density, np.log(1 - wet))
+    found = one_by_one(bernoulli_gamma, numbers.tolist(), amounts.tolist())
+    np.testing.assert_allclose(found, expected, rtol=2e-4, atol=1e-4)
+    assert 5 < rainy.sum() < 35
+
+
+@pytest.mark.parametrize("name", list(LOSSES))
+def test_every_loss_has_finite_gradients_off_the_mask_and_in_gaps(name):
+    width = 3 if name in ("cross_entropy", "bernoulli_gamma") else 1
+    targets = fields([0.0, np.nan, np.nan], [2.0, 1.0, -np.inf])
+    outputs = jnp.ones((1, 2, 1, 3, width)).at[:, :, :, 2].set(jnp.nan)
+
+    def loss(outputs: jax.Array) -> jax.Array:
+        return masked_mean(LOSSES[name], outputs, targets, WEIGHT[None], ONES, gaps=True).sum()
+
+    value, gradient = jax.value_and_grad(loss)(outputs)
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+    assert not gradient[:, :, :, 2].any()
+    assert not gradient[:, 0, :, 1].any()
+    assert gradient[:, 0, :, 0].any()
 
 
 # ---------------------------------------------------------------- the loop
@@ -96,7 +206,7 @@ def test_training_lowers_the_loss_and_beats_the_untrained_model(bench, trained):
     _, epochs = records(metrics)
     losses = [e["training_loss"] for e in epochs]
     assert losses[2] < losses[1] < losses[0]
-    untrained = bench.validate(bench.params)
+    untrained = bench.validate(bench.weights)
     assert end.progress.best_loss < untrained
     # Untrained, the model is the reference, and the loss counts in its errors.
     assert 0.7 < untrained < 1.3
@@ -135,14 +245,14 @@ def test_same_seed_gives_the_same_weights_bit_for_bit_and_another_seed_others(
 
 def test_another_seed_starts_from_other_weights(bench, ocean):
     same, other = (Bench.of(ocean, small_config(train={"seed": seed})) for seed in (0, 1))
-    assert same_bits(same.params, bench.params)
-    assert not same_bits(other.params, bench.params)
+    assert same_bits(same.weights, bench.weights)
+    assert not same_bits(other.weights, bench.weights)
 
 
 def scripted(losses: list[float]):
     """A validation that says these values, one after another."""
     values = iter(losses)
-    return lambda _params: next(values)
+    return lambda _weights: next(values)
 
 
 def test_early_stopping_waits_for_its_patience_and_keeps_the_best(bench, tmp_path):
@@ -158,8 +268,8 @@ def test_early_stopping_waits_for_its_patience_and_keeps_the_best(bench, tmp_pat
     assert [s.progress.stale for s in saved] == [1, 0, 1, 2, 3]
     assert [s.progress.finished for s in saved] == [False] * 4 + [True]
     assert end.progress == loop.Progress(0.8, 2, 3, True)
-    assert same_bits(end.best, saved[1].state.params)
-    assert not same_bits(end.best, end.state.params)
+    assert same_bits(end.best, saved[1].state.weights)
+    assert not same_bits(end.best, end.state.weights)
 
 
 def test_best_weights_are_those_of_the_best_validation(bench, trained):
@@ -169,26 +279,26 @@ def test_best_weights_are_those_of_the_best_validation(bench, trained):
     best = int(np.argmin(losses))
     assert end.progress.best_epoch == best + 1
     assert end.progress.best_loss == losses[best] == bench.validate(end.best)
-    assert same_bits(end.best, saved[best].state.params)
+    assert same_bits(end.best, saved[best].state.weights)
 
 
 def test_untrained_weights_are_kept_where_training_makes_it_worse(bench, tmp_path):
     worse = [1.0, 1.1, 1.2]
     end = bench.fit(tmp_path / "metrics", validate=scripted(worse), patience=2)
     assert end.progress == loop.Progress(1.0, 0, 2, True)
-    assert same_bits(end.best, bench.params)
-    assert not same_bits(end.state.params, bench.params)
+    assert same_bits(end.best, bench.weights)
+    assert not same_bits(end.state.weights, bench.weights)
 
 
 def test_a_huge_learning_rate_leaves_the_reference(ocean, tmp_path):
     wild = Bench.of(ocean, small_config(train={"learning_rate": 30.0, "patience": 1}))
     end = wild.fit(tmp_path / "metrics")
     assert end.progress.best_epoch == 0
-    assert same_bits(end.best, wild.params)
+    assert same_bits(end.best, wild.weights)
 
 
 def packed(now: loop.Fit) -> Checkpoint:
-    groups = {"weights": now.state.params, "optimizer": now.state.optimizer, "best": now.best}
+    groups = {"weights": now.state.weights, "optimizer": now.state.optimizer, "best": now.best}
     arrays = {name: named_leaves(tree) for name, tree in groups.items()}
     return Checkpoint(int(now.state.step), {"position": vars(now.progress)}, arrays)
 
@@ -197,14 +307,15 @@ def test_a_loss_that_is_not_finite_ends_training_and_the_last_checkpoint_is_good
     bench, trained, tmp_path
 ):
     # The fault: after the first epoch, one value inside the mask is NaN.
-    row, column = (index[0] for index in np.nonzero(bench.setup.transform.grid.mask))
-    broken = bench.series.values.at[50, row, column].set(jnp.nan)
+    row, column = (index[0] for index in np.nonzero(bench.setup.fields.target_mask[..., 0]))
+    broken = bench.series.frames.values.at[50, row, column].set(jnp.nan)
     calls = []
 
     def run(state, series, *stretch):
         calls.append(stretch)
-        values = broken if len(calls) > 2 else series.values
-        return bench.stepper.run(state, series._replace(values=values), *stretch)
+        values = broken if len(calls) > 2 else series.frames.values
+        frames = series.frames._replace(values=values)
+        return bench.stepper.run(state, series._replace(frames=frames), *stretch)
 
     with pytest.raises(TrainingError, match="no longer finite, in epoch 2"):
         bench.fit(
@@ -215,7 +326,7 @@ def test_a_loss_that_is_not_finite_ends_training_and_the_last_checkpoint_is_good
     found = load_newest(tmp_path)
     assert found.step == STEPS
     _, saved, _ = trained
-    assert same_bits(fill(bench.params, found.arrays["weights"]), saved[0].state.params)
+    assert same_bits(fill(bench.weights, found.arrays["weights"]), saved[0].state.weights)
     assert all(np.isfinite(a).all() for group in found.arrays.values() for a in group.values())
 
 
@@ -242,14 +353,16 @@ def test_a_signal_saves_everything_and_training_goes_on_to_the_same_bits(
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     last = saved[-1]
     assert last.step == STEPS + loop.STEPS_PER_CALL if stretch == 1 else 2 * STEPS
-    state = bench.stepper.start(bench.params)
+    state = bench.stepper.start(bench.weights)
+    weights = fill(bench.weights, last.arrays["weights"])
     begin = loop.Fit(
         state._replace(
-            params=fill(bench.params, last.arrays["weights"]),
+            params=weights.params,
+            statistics=weights.statistics,
             optimizer=fill(state.optimizer, last.arrays["optimizer"]),
             step=jnp.asarray(last.step, jnp.int32),
         ),
-        fill(bench.params, last.arrays["best"]),
+        fill(bench.weights, last.arrays["best"]),
         loop.Progress(**last.about["position"]),
     )
     with metrics.open("a") as file:  # what a run killed later would have left
@@ -270,8 +383,175 @@ def test_a_finished_training_does_not_go_on(bench, trained, tmp_path):
 def test_validation_is_the_mean_over_all_windows_whatever_the_batch(bench):
     windows = bench.setup.validation_windows
     assert windows.size % 8
-    losses = bench.stepper.losses(bench.params, bench.series, jnp.asarray(windows)[None])
-    np.testing.assert_allclose(bench.validate(bench.params), np.mean(losses), rtol=1e-5)
+    losses = bench.stepper.losses(bench.weights, bench.series, jnp.asarray(windows)[None])
+    np.testing.assert_allclose(bench.validate(bench.weights), np.mean(losses), rtol=1e-5)
+
+
+# ---------------------------------------------------------------- what a step is given
+
+
+def batch(stepper: Stepper, bench: Bench, initial: np.ndarray, key: jax.Array | None = None):
+    """(what the model is given, targets, weight) of some windows."""
+    return stepper._batch(bench.series, jnp.asarray(initial), key, 0.5)
+
+
+def test_a_batch_is_what_numpy_finds_at_the_positions(bench):
+    initial, arrays = np.array([4, 2, 15]), bench.setup.arrays
+    for first in (0, 1):
+        stepper = replace(bench.stepper, first=first)
+        inputs, targets, weight = batch(stepper, bench, initial)
+        past = [np.arange(i - 2, i + 1) for i in initial]
+        ahead = [np.arange(i + first, i + first + 2) for i in initial]
+        np.testing.assert_array_equal(inputs.frames, arrays.values[np.stack(past)])
+        np.testing.assert_array_equal(targets, arrays.values[np.stack(ahead)])
+        np.testing.assert_array_equal(inputs.last, arrays.values[initial])
+        both = np.concatenate([np.stack(past), np.stack(ahead)], axis=1)
+        np.testing.assert_array_equal(inputs.known, arrays.known[both])
+        np.testing.assert_array_equal(inputs.month, (np.stack(ahead) % 12) + 1)
+        np.testing.assert_allclose(weight[0], bench.setup.fields.weight, rtol=1e-6)
+        assert inputs.place is inputs.truth is inputs.key is None
+
+
+def test_noise_is_added_to_the_inputs_in_training_only_and_not_to_land(bench):
+    windows, key = bench.setup.train_windows[:64], jax.random.key(3)
+    plain, targets, _ = batch(bench.stepper, bench, windows)
+    noisy = replace(bench.stepper, noise=0.5)
+    assert same_bits(batch(noisy, bench, windows), batch(bench.stepper, bench, windows))
+    inputs, same_targets, _ = batch(noisy, bench, windows, key)
+    added = np.asarray(inputs.frames - plain.frames)
+    mask = bench.setup.fields.target_mask[..., 0]
+    assert not added[:, :, ~mask].any()
+    assert added[:, :, mask].std() == pytest.approx(0.5, rel=0.03)
+    assert added[:, :, mask].mean() == pytest.approx(0.0, abs=0.02)
+    np.testing.assert_array_equal(inputs.last, plain.last)
+    np.testing.assert_array_equal(same_targets, targets)
+    again, *_ = batch(noisy, bench, windows, jax.random.key(4))
+    assert (np.asarray(again.frames) != np.asarray(inputs.frames)).any()
+
+
+def test_the_penalty_counts_weights_and_neither_biases_nor_norms(bench):
+    params = {"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.array([50.0, -3.0])}
+    for (l1, l2), expected in (((0.1, 0.0), 0.3), ((0.0, 0.01), 0.05), ((0.1, 0.01), 0.35)):
+        stepper = replace(bench.stepper, penalty=(l1, l2))
+        assert float(stepper._penalty(params)) == pytest.approx(expected)
+    assert bench.stepper._penalty(params) == 0.0
+
+
+def one_step(stepper: Stepper, bench: Bench, weights: Weights, step: int = 0) -> dict[str, float]:
+    """What the log says of the first step of an epoch."""
+    state = stepper.start(jax.tree.map(jnp.copy, weights))
+    state = state._replace(step=jnp.asarray(step, jnp.int32))
+    order = jnp.asarray(bench.setup.epoch(0))
+    _, log = stepper.run(state, bench.series, order, 0, 1)
+    return dict(zip(LOGGED, np.asarray(log)[0].tolist(), strict=True))
+
+
+def test_the_penalty_pulls_in_training_and_counts_not_in_validation(bench):
+    plain = one_step(bench.stepper, bench, bench.weights)
+    strong = one_step(replace(bench.stepper, penalty=(0.0, 1e3)), bench, bench.weights)
+    leaves = [np.asarray(p) for p in jax.tree.leaves(bench.weights.params)]
+    square = sum((p**2).sum() for p in leaves if p.ndim > 1)
+    assert strong["loss"] == pytest.approx(plain["loss"] + 1e3 * square, rel=1e-5)
+    pull = 2e3 * np.sqrt(square)
+    assert strong["gradient_norm"] == pytest.approx(pull, rel=0.01)
+    assert plain["gradient_norm"] < 0.01 * pull
+    windows = jnp.asarray(bench.setup.validation_windows)[None]
+    found, expected = (
+        replace(bench.stepper, penalty=penalty).losses(bench.weights, bench.series, windows)
+        for penalty in ((0.0, 1e3), (0.0, 0.0))
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_the_truth_is_shown_less_and_less_and_never_in_validation(ocean):
+    model = {"name": "conv_seq2seq", "sampling": "scheduled", "base": "climatology"}
+    shown = Bench.of(ocean, small_config(model=model))
+    assert shown.stepper.teach_until == 3 * STEPS // 2
+    windows = shown.setup.train_windows[:8]
+    inputs, targets, _ = batch(shown.stepper, shown, windows, jax.random.key(0))
+    np.testing.assert_array_equal(inputs.truth, targets)
+    assert batch(shown.stepper, shown, windows)[0].truth is None
+    assert (
+        batch(replace(shown.stepper, teach_until=0), shown, windows, jax.random.key(0))[0].truth
+        is None
+    )
+    # Untrained, what the decoder is shown changes nothing.
+    generator = np.random.default_rng(0)
+    leaves, tree = jax.tree.flatten(shown.weights)
+    leaves = [p + 0.3 * generator.standard_normal(p.shape).astype(np.float32) for p in leaves]
+    weights = jax.tree.unflatten(tree, leaves)
+    blind = replace(shown.stepper, teach_until=0)
+    gap = [
+        abs(
+            one_step(shown.stepper, shown, weights, k)["loss"]
+            - one_step(blind, shown, weights, k)["loss"]
+        )
+        for k in (0, shown.stepper.teach_until - 1, shown.stepper.teach_until, 3 * STEPS)
+    ]
+    assert gap[0] > 1e-3
+    assert gap[1] < gap[0]
+    assert max(gap[2:]) < 1e-5
+
+
+# ---------------------------------------------------------------- statistics, and frozen encoders
+
+CNN = {"name": "cnn_lstm", "channels": [4, 4], "latent": 4, "hidden": [4], "norm": "batch"}
+
+
+@pytest.fixture(scope="module")
+def with_statistics(ocean, tmp_path_factory) -> tuple[Setup, Path, Checkpoint]:
+    """One epoch of a network with batch norms."""
+    directory = tmp_path_factory.mktemp("statistics")
+    config = small_config(model=CNN, train={"epochs": 1})
+    setup = prepare(config, open_source(config, ocean))
+    return setup, directory, fit_setup(setup, directory, resume=False)
+
+
+def encoder_of(run: Run) -> dict[str, np.ndarray]:
+    """Weights and statistics of the encoder by name."""
+    state = nnx.state(run.model.network.encoder)
+    return {k: np.asarray(v) for k, v in named_leaves(state).items()}
+
+
+def test_statistics_move_in_training_and_come_back_from_the_checkpoint(with_statistics):
+    setup, directory, last = with_statistics
+    weights = last.arrays["weights"]
+    means = {k: v for k, v in weights.items() if k.startswith(".statistics") and "mean" in k}
+    assert len(means) == 2
+    assert all(np.abs(mean).max() > 1e-3 for mean in means.values())  # 0 before the first step
+    run = Run.load(directory)
+    found = encoder_of(run)
+    for name, array in last.arrays["best"].items():
+        if "encoder" in name:
+            place = name.split("['encoder']")[1]
+            assert found[place].tobytes() == array.tobytes(), name
+    assert sum("mean" in name for name in found) == 2
+    # Validation with these statistics gives the loss that training wrote down.
+    stepper, series, *_ = compile_setup(setup, run.model)
+    _, params, statistics, _ = nnx.split(run.model, nnx.Param, nnx.BatchStat, ...)
+    validate = loop.validator(stepper, series, setup.validation_windows, 8)
+    best = last.about["position"]["best_loss"]
+    assert validate(Weights(params, statistics)) == pytest.approx(best, rel=1e-5)
+    still = jax.tree.map(jnp.zeros_like, statistics)
+    assert validate(Weights(params, still)) != pytest.approx(best, rel=1e-3)
+
+
+def test_a_frozen_encoder_is_not_trained_and_survives_saving(with_statistics, ocean, tmp_path):
+    _, first, _ = with_statistics
+    frozen = {"encoder_from": str(first), "freeze_encoder": True}
+    config = small_config(model=CNN | frozen, train={"epochs": 1})
+    setup = prepare(config, open_source(config, ocean))
+    last = fit_setup(setup, tmp_path, resume=False)
+    for group in ("weights", "best", "optimizer"):
+        assert not [name for name in last.arrays[group] if "encoder" in name], group
+    before, after = encoder_of(Run.load(first)), encoder_of(Run.load(tmp_path))
+    assert before.keys() == after.keys()
+    assert all(before[name].tobytes() == after[name].tobytes() for name in before)
+    # The control: the rest was trained, from the first weights of its own seed.
+    trained = {k: v for k, v in last.arrays["weights"].items() if k.startswith(".params")}
+    start = named_leaves(Weights(nnx.state(setup.model(), nnx.Param), {}))
+    assert trained.keys() == start.keys()
+    assert all((trained[name] != start[name]).any() for name in trained)
 
 
 # ---------------------------------------------------------------- checkpoints
@@ -397,11 +677,11 @@ def test_no_checkpoint_at_all_says_what_to_do(tmp_path):
 
 
 def test_weights_of_another_model_are_refused(bench):
-    named = named_leaves(bench.params)
-    assert same_bits(fill(bench.params, named), bench.params)
+    named = named_leaves(bench.weights)
+    assert same_bits(fill(bench.weights, named), bench.weights)
     name = next(iter(named))
     with pytest.raises(CheckpointError, match="has shape"):
-        fill(bench.params, named | {name: np.zeros((1, 2, 3), np.float32)})
+        fill(bench.weights, named | {name: np.zeros((1, 2, 3), np.float32)})
     del named[name]
     with pytest.raises(CheckpointError, match="does not fit this model"):
-        fill(bench.params, named)
+        fill(bench.weights, named)

@@ -1,4 +1,4 @@
-"""When and where: dates, periods and regions, as settings."""
+"""What settings are made of: numbers within bounds, dates, periods and regions."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
+Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Date = Annotated[str, Field(description="YYYY, YYYY-MM or YYYY-MM-DD")]
 
 

@@ -108,7 +108,8 @@ def _message(error: ErrorDetails, path: Path, settings: dict[str, Any]) -> str:
             path, "a section" + (f" with {', '.join(names)}" * bool(names)), found
         )
     if kind == "value_error":
-        return f"{key}: {context['error']}"
+        # What no single key is to blame for has no key in front.
+        return f"{key}: {context['error']}" if key else str(context["error"])
     if kind in _EXPECTED:
         return _found_instead(path, _EXPECTED[kind], found)
     bounds = {

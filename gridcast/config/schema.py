@@ -1,99 +1,16 @@
-"""An experiment as typed, documented settings; every default stands here and only here."""
+"""An experiment as typed, documented settings; every default stands here and beside, only once."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
-from pydantic_core import PydanticKnownError
+from pydantic import Field, field_validator, model_validator
 
-from gridcast.config.bounds import Period, Region, Section
-
-Positive = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-def _whole(value: object) -> object:
-    # Literal compares by equality, and True == 1.
-    if type(value) is not int:
-        raise PydanticKnownError("int_type")
-    return value
-
-
-Kernel = Annotated[Literal[1, 3, 5, 7], BeforeValidator(_whole)]
-Factor = Annotated[Literal[1, 2, 4], BeforeValidator(_whole)]
-
-
-class DataConfig(Section):
-    """Which series is forecast, and from where."""
-
-    name: str | None = Field(
-        default=None, description="a data set of the catalog: `gridcast data list`"
-    )
-    path: str | list[str] | None = Field(
-        default=None, description="a NetCDF file, a list of files or a glob, joined along time"
-    )
-    variable: str | None = Field(
-        default=None, description="needed where a file holds several series"
-    )
-    region: Region | None = Field(
-        default=None, description="a box to cut out; default: the whole grid"
-    )
-    offline: Literal["error", "simulated"] = Field(
-        default="error",
-        description="what to do when the named data set is neither found nor downloadable",
-    )
-
-    @model_validator(mode="after")
-    def _has_a_source(self) -> DataConfig:
-        if self.name is None and self.path is None:
-            raise ValueError("give data.name (see `gridcast data list`) or data.path")
-        if self.offline == "simulated" and self.name is None:
-            raise ValueError("data.offline: simulated stands in for data.name, which is not given")
-        return self
-
-
-StaticLayer = Literal["elevation", "land_mask", "position"]
-
-
-class StaticConfig(Section):
-    """Layers that do not change in time, given to the model as extra channels."""
-
-    layers: list[StaticLayer] = Field(
-        default_factory=lambda: ["position"],
-        description="position is sine and cosine of latitude and longitude",
-    )
-    path: str | None = Field(
-        default=None, description="NetCDF file of elevation; default: `relief` of the catalog"
-    )
-
-    @field_validator("layers")
-    @classmethod
-    def _once_each(cls, value: list[StaticLayer]) -> list[StaticLayer]:
-        if len(set(value)) != len(value):
-            raise ValueError(f"each layer once, found {value}")
-        return value
-
-
-class ClimatologyConfig(Section):
-    """The seasonal cycle that anomalies are taken against, fitted on training dates only."""
-
-    kind: Literal["harmonics", "monthly", "mean"] = "harmonics"
-    harmonics: Annotated[int, Field(ge=1, le=6)] = 3
-    trend: bool = Field(default=False, description="also fit a linear trend, and continue it")
-
-
-class FramesConfig(Section):
-    """From a series to what a model sees."""
-
-    inputs: Positive = Field(default=6, description="frames given to the model")
-    leads: Positive = Field(default=12, description="forecast 1 to this many steps ahead")
-    climatology: ClimatologyConfig = Field(default_factory=ClimatologyConfig)
-    scaling: Literal["variable", "cell"] = Field(
-        default="variable",
-        description="divide anomalies by one standard deviation, or one for each cell",
-    )
+from gridcast.config.bounds import Fraction, NotNegative, Period, Positive, Section, Share
+from gridcast.config.data import DataConfig, StaticConfig
+from gridcast.config.frames import FramesConfig, TargetConfig
+from gridcast.config.models import ConvSeq2SeqConfig, ModelConfig
 
 
 class SplitsConfig(Section):
@@ -116,59 +33,56 @@ class SplitsConfig(Section):
         return self
 
 
-class ConvLstmConfig(Section):
-    """Stacked convolutional LSTM cells on a grid coarsened by `downsample`."""
-
-    name: Literal["conv_lstm"]
-    base: Literal["damped_persistence", "persistence", "climatology"] = Field(
-        default="damped_persistence", description="the reference that the network corrects"
-    )
-    hidden: list[Positive] = Field(
-        default_factory=lambda: [24], description="hidden channels of each cell", min_length=1
-    )
-    kernel: Kernel = 3
-    downsample: Factor = Field(default=2, description="cells of the grid to one of the network")
-    dropout: Fraction = 0.0
-
-
-class CnnLstmConfig(Section):
-    """One CNN encoder for every frame, an LSTM over time, a decoder back to the grid."""
-
-    name: Literal["cnn_lstm"]
-    base: Literal["damped_persistence", "persistence", "climatology"] = Field(
-        default="damped_persistence", description="the reference that the network corrects"
-    )
-    channels: list[Positive] = Field(
-        default_factory=lambda: [16, 32, 32],
-        description="channels of each encoder stage; each stage halves the grid",
-        min_length=1,
-    )
-    kernel: Kernel = 3
-    norm: Literal["group", "none"] = "group"
-    pooling: Literal["max", "mean", "stride"] = "max"
-    latent: Positive = Field(default=64, description="length of the vector that a frame becomes")
-    hidden: Positive = Field(default=128, description="units of the LSTM")
-    dropout: Fraction = 0.0
-
-
-ModelConfig = Annotated[ConvLstmConfig | CnnLstmConfig, Field(discriminator="name")]
-
-
 class TrainConfig(Section):
     """How the weights are found."""
 
     epochs: Positive = 20
     batch_size: Positive = 16
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    warmup: Fraction = Field(default=0.05, description="share of the steps in which the rate rises")
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    clip: Annotated[float, Field(gt=0)] = Field(
-        default=1.0, description="largest norm of the gradient"
+    loss: Literal["mse", "mae", "huber", "balanced_mse", "bernoulli_gamma"] | None = Field(
+        default=None, description="default: mse for values, cross-entropy for classes"
     )
+    learning_rate: Share = 1e-3
+    warmup: Fraction = Field(default=0.05, description="share of the steps in which the rate rises")
+    weight_decay: NotNegative = Field(default=1e-4, description="decoupled from the gradient")
+    l1: NotNegative = Field(
+        default=0.0, description="times the sum of absolute weights, in the loss"
+    )
+    l2: NotNegative = Field(
+        default=0.0, description="times the sum of squared weights, in the loss"
+    )
+    clip: Share = Field(default=1.0, description="largest norm of the gradient")
     patience: Positive = Field(
         default=5, description="epochs without a better validation before it stops"
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+
+class CrossvalConfig(Section):
+    """Blocks of years left out in turn, for `gridcast crossval`."""
+
+    folds: Annotated[int, Field(ge=3)] = 5
+    buffer: Positive | None = Field(
+        default=None,
+        description="steps left out on both sides of a block; default: inputs + leads",
+    )
+
+
+class VerificationConfig(Section):
+    """Scores beyond those that are always made."""
+
+    thresholds: list[float] = Field(
+        default=[], description="events above these values are scored: CSI and FSS"
+    )
+    neighbourhood: list[Annotated[int, Field(ge=1)]] = Field(
+        default=[1, 3, 5], description="cells of the side of the squares of the FSS, odd numbers"
+    )
+
+    @field_validator("neighbourhood")
+    @classmethod
+    def _odd(cls, value: list[int]) -> list[int]:
+        if any(n % 2 == 0 for n in value):
+            raise ValueError(f"a square around a cell has an odd side, found {value}")
+        return value
 
 
 class OutputConfig(Section):
@@ -185,10 +99,20 @@ class Config(Section):
     data: DataConfig
     static: StaticConfig = Field(default_factory=StaticConfig)
     frames: FramesConfig = Field(default_factory=FramesConfig)
+    target: TargetConfig = Field(default_factory=TargetConfig)
     splits: SplitsConfig
     model: ModelConfig
     train: TrainConfig = Field(default_factory=TrainConfig)
+    crossval: CrossvalConfig = Field(default_factory=CrossvalConfig)
+    verification: VerificationConfig = Field(default_factory=VerificationConfig)
     output: OutputConfig = Field(default_factory=OutputConfig)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Config:
+        for wrong, message in _contradictions(self):
+            if wrong:
+                raise ValueError(message)
+        return self
 
     def with_directory(self, default: str) -> Config:
         """This config, writing to `default` where it names no directory."""
@@ -196,3 +120,63 @@ class Config(Section):
             return self
         output = self.output.model_copy(update={"directory": default})
         return self.model_copy(update={"output": output})
+
+
+def _contradictions(config: Config) -> list[tuple[bool, str]]:
+    """What no single section can see, with what to do about it."""
+    target, train, model, frames = config.target, config.train, config.model, config.frames
+    classes, amounts = target.classes is not None, train.loss == "bernoulli_gamma"
+    forecast = [config.data, *(variable for variable in config.data.more if variable.target)]
+    return [
+        (
+            classes and train.loss is not None,
+            f"target.classes is trained with cross-entropy, found train.loss: {train.loss}\n  "
+            "fix: no train.loss",
+        ),
+        (
+            amounts and model.base != "climatology",
+            f"train.loss: bernoulli_gamma corrects the climatology, found model.base: "
+            f"{model.base}\n  fix: model.base: climatology",
+        ),
+        (
+            amounts and any(variable.transform != "none" for variable in forecast),
+            "train.loss: bernoulli_gamma is for amounts as they are\n  fix: data.transform: none",
+        ),
+        (
+            isinstance(model, ConvSeq2SeqConfig) and (classes or amounts),
+            "model.name: conv_seq2seq feeds its forecasts back, and probabilities are no frames\n  "
+            "fix: conv_lstm or cnn_lstm, or values and another train.loss",
+        ),
+        (
+            isinstance(model, ConvSeq2SeqConfig) and target.mean_over is not None,
+            "model.name: conv_seq2seq gives fields\n  fix: no target.mean_over, or another model",
+        ),
+        (
+            target.mean_over is not None and len(forecast) > 1,
+            "target.mean_over gives one answer, of the first variable\n  fix: target: false in "
+            "data.more",
+        ),
+        (
+            target.mean_over is not None and frames.patches is not None,
+            "target.mean_over needs the whole grid\n  fix: no frames.patches",
+        ),
+        (
+            classes and bool(frames.augment.flip) and any(v.vector for v in forecast),
+            "flips change the sign of a vector's component, and its classes with it\n  fix: no "
+            "frames.augment.flip, or no target.classes",
+        ),
+        (
+            frames.least > frames.inputs,
+            f"frames.least: {frames.least} observed frames of {frames.inputs} inputs",
+        ),
+        (
+            bool(frames.augment.roll or frames.augment.flip or frames.patches)
+            and config.data.mean_over is not None,
+            "data.mean_over leaves one cell: nothing to roll, flip or cut\n  fix: leave out "
+            "frames.patches and frames.augment",
+        ),
+        (
+            any(m.mean_over for m in config.data.more) and config.data.mean_over is None,
+            "data.more: mean_over goes with data.mean_over\n  fix: give both or none",
+        ),
+    ]

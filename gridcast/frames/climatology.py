@@ -47,6 +47,9 @@ class Climatology:
     ) -> Climatology:
         """Least squares per cell over `times`: hand over training dates only.
 
+        Args:
+          values: NaN off the mask, and where there is no observation.
+
         Raises:
           DataError: fewer dates than coefficients, or (monthly) a calendar month without dates.
         """
@@ -67,9 +70,13 @@ class Climatology:
                 f"a climatology of {terms.shape[1]} coefficients needs as many training dates, "
                 f"found {terms.shape[0]}\n  fix: longer training, or fewer harmonics"
             )
-        fitted, *_ = np.linalg.lstsq(terms, values[:, mask].astype(np.float64), rcond=None)
+        inside = values[:, mask].astype(np.float64)
         coefficients = np.zeros((terms.shape[1], *mask.shape))
-        coefficients[:, mask] = fitted
+        coefficients[:, mask] = (
+            np.linalg.lstsq(terms, inside, rcond=None)[0]
+            if np.isfinite(inside).all()
+            else _with_gaps(terms, inside)
+        )
         return cls(kind, harmonics, trend, draft.middle, unit, coefficients)
 
     def at(self, times: np.ndarray) -> Float[np.ndarray, "time lat lon"]:
@@ -87,3 +94,21 @@ class Climatology:
         if self.trend:
             columns.append(decimal_year - self.middle)
         return np.stack(columns, axis=1)
+
+
+def _with_gaps(
+    terms: Float[np.ndarray, "time term"], values: Float[np.ndarray, "time cell"]
+) -> Float[np.ndarray, "term cell"]:
+    """Least squares of each cell over the dates that it was observed on."""
+    seen = np.isfinite(values)
+    fewest = int(seen.sum(axis=0).min())
+    if fewest < terms.shape[1]:
+        raise DataError(
+            f"a climatology of {terms.shape[1]} coefficients needs as many observations in each "
+            f"cell, one has {fewest} in training\n"
+            "  fix: longer training, fewer harmonics, or cut the cell out with data.region"
+        )
+    normal = np.einsum("tc,ti,tj->cij", seen.astype(np.float64), terms, terms, optimize=True)
+    right = np.where(seen, values, 0.0).T @ terms
+    # A month that a cell was never observed in leaves its coefficient open: the smallest is taken.
+    return np.einsum("cij,cj->ic", np.linalg.pinv(normal, hermitian=True), right)

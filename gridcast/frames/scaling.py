@@ -31,11 +31,13 @@ class Scaler:
         """Root mean square of training anomalies; over the grid it is weighted by `weight`.
 
         Args:
-          anomaly: hand over training dates only; may be NaN where `weight` is 0.
+          anomaly: hand over training dates only; NaN where `weight` is 0 or nothing was observed.
           weight: relative cell area, 0 off the mask, summing to 1.
         """
         inside = weight > 0
-        square = np.square(np.where(inside, anomaly, 0.0).astype(np.float64)).mean(axis=0)
+        square = np.square(np.where(inside, anomaly, 0.0).astype(np.float64))
+        # The mean over all dates and the mean over observed ones are equal bits without gaps.
+        square = np.nanmean(square, axis=0) if np.isnan(square).any() else square.mean(axis=0)
         if scaling == "variable":
             square = (square * weight).sum(keepdims=True)
         deviation = np.sqrt(square)

@@ -12,14 +12,16 @@ from gridcast.config.schema import SplitsConfig
 from gridcast.errors import DataError
 from gridcast.timeaxis import TimeAxis, label
 
+Dates = Bool[np.ndarray, " time"]
+
 
 @dataclass(frozen=True)
 class Splits:
     """True for the dates of each split; a date may belong to none."""
 
-    train: Bool[np.ndarray, " time"]
-    validation: Bool[np.ndarray, " time"]
-    test: Bool[np.ndarray, " time"]
+    train: Dates
+    validation: Dates
+    test: Dates
 
     @classmethod
     def by_date(cls, axis: TimeAxis, config: SplitsConfig) -> Splits:
@@ -36,7 +38,60 @@ class Splits:
         )
 
 
-def _inside(axis: TimeAxis, name: str, period: Period) -> np.ndarray:
+def blocked_folds(axis: TimeAxis, config: SplitsConfig, folds: int, buffer: int) -> list[Splits]:
+    """Cut a series into blocks of years, each of them the test of one fold.
+
+    The dates from the first of training to the last of test fall into `folds` blocks of whole
+    calendar years, as equal as possible. Fold k is tested on block k, validated on the next (the
+    last fold: on the one before), and trained on all others. No training date lies within
+    `buffer` steps of these two blocks, and no validation date within `buffer` steps of the test
+    block; steps are counted on the calendar, so gaps count as time. Blocked cross-validation with
+    buffers: Roberts et al. (2017).
+
+    Raises:
+      DataError: fewer years than folds, or a fold without a training or validation date.
+    """
+    period = axis.inside(config.train.bounds[0], config.test.bounds[1])
+    year = axis.dates[:, 0]
+    years = np.unique(year[period])
+    if years.size < folds:
+        raise DataError(
+            f"cross-validation with {folds} folds, and the data hold {years.size} year(s) from "
+            f"{config.train.first} to {config.test.last}\n"
+            "  expected: a year or more for each fold\n"
+            "  fix: fewer crossval.folds, or longer data"
+        )
+    blocks = [period & np.isin(year, part) for part in np.array_split(years, folds)]
+    splits = []
+    for number, test in enumerate(blocks):
+        after = number + 1 if number + 1 < folds else number - 1
+        away_from_test = _beyond(axis, test, buffer)
+        validation = blocks[after] & away_from_test
+        train = period & away_from_test & _beyond(axis, blocks[after], buffer)
+        fold = f"fold {number + 1} of {folds} with a buffer of {buffer} step(s)"
+        if not validation.any():
+            raise DataError(
+                f"{fold} has no validation date\n"
+                "  expected: blocks longer than the buffer\n"
+                "  fix: a smaller crossval.buffer, or fewer crossval.folds"
+            )
+        if not train.any():
+            raise DataError(
+                f"{fold} has no training date\n"
+                "  expected: dates beyond the buffers of the test and validation blocks\n"
+                "  fix: a smaller crossval.buffer, or more years from splits.train to splits.test"
+            )
+        splits.append(Splits(train, validation, test))
+    return splits
+
+
+def _beyond(axis: TimeAxis, block: Dates, buffer: int) -> Dates:
+    """The dates more than `buffer` steps before the first or after the last of a block."""
+    first, last = axis.steps[block][[0, -1]]
+    return (axis.steps < first - buffer) | (axis.steps > last + buffer)
+
+
+def _inside(axis: TimeAxis, name: str, period: Period) -> Dates:
     inside = axis.inside(*period.bounds)
     if not inside.any():
         raise DataError(

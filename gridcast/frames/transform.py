@@ -1,4 +1,4 @@
-"""Everything fitted on training dates that turns a labelled series into frames, and back."""
+"""Everything fitted on training dates that turns one labelled series into frames, and back."""
 
 from __future__ import annotations
 
@@ -9,37 +9,15 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float
 
-from gridcast.config.schema import FramesConfig
-from gridcast.errors import DataError
+from gridcast.config.data import VariableConfig
+from gridcast.config.frames import FramesConfig
 from gridcast.frames.climatology import Climatology
 from gridcast.frames.scaling import Scaler
+from gridcast.frames.skew import Skew
 from gridcast.grid import Grid
-from gridcast.timeaxis import TimeAxis, label, season_fields, step_name
+from gridcast.timeaxis import TimeAxis, step_name
 
-
-def grid_of(series: xr.DataArray) -> Grid:
-    """The grid of a canonical series; its mask is where values ever occur.
-
-    Raises:
-      DataError: a cell of the mask is missing at some dates, naming dates and cells.
-    """
-    values = series.values
-    present = np.isfinite(values)
-    lat, lon = (series[name].values.astype(float) for name in ("lat", "lon"))
-    grid = Grid(lat, lon, np.asarray(present.any(axis=0)))
-    holes = ~present & grid.mask
-    if holes.any():
-        time, row, column = (index[0] for index in np.nonzero(holes))
-        raise DataError(
-            f"values are missing inside the mask: {int(holes.sum())} in all, at "
-            f"{int(holes.any(axis=(1, 2)).sum())} of {len(values)} dates and "
-            f"{int(holes.any(axis=0).sum())} of {int(grid.mask.sum())} cells; the first at "
-            f"{label(series['time'].values[time])}, "
-            f"lat {lat[row]:g}, lon {lon[column]:g}\n"
-            "  expected: cells with values at every date (ocean), or at none (land)\n"
-            "  fix: fill the holes, or cut them out with data.region"
-        )
-    return grid
+_KEPT = ("units", "units_metadata", "long_name", "standard_name")
 
 
 @dataclass(frozen=True)
@@ -47,6 +25,8 @@ class FrameTransform:
     """Values in physical units <-> scaled anomalies; fitted on training dates only.
 
     Attributes:
+      skew: applied to the values before anomalies are taken.
+      lowest: what no physical value falls below, or None.
       variable, attributes: name and CF attributes of the series.
       every: units of `climatology.unit` in one step.
     """
@@ -54,6 +34,8 @@ class FrameTransform:
     grid: Grid
     climatology: Climatology
     scaler: Scaler
+    skew: Skew
+    lowest: float | None
     every: int
     variable: str
     attributes: dict[str, Any]
@@ -65,10 +47,20 @@ class FrameTransform:
         axis: TimeAxis,
         inside: Bool[np.ndarray, " time"],
         config: FramesConfig,
+        variable: VariableConfig,
+        *,
+        skewed: bool = True,
     ) -> FrameTransform:
-        """Fit climatology and scaler on the dates where `inside` is True."""
+        """Fit skew, climatology and scaler on the dates where `inside` is True.
+
+        Args:
+          series: canonical; NaN off the mask and where nothing was observed.
+          skewed: False leaves the variable's transform out.
+        """
         grid = grid_of(series)
-        times, values = axis.times[inside], series.values[inside]
+        times, raw = axis.times[inside], series.values[inside]
+        skew = Skew.fit(variable.transform if skewed else "none", raw, grid.mask)
+        values = skew.forward(raw)
         seasonal = config.climatology
         climatology = Climatology.fit(
             values,
@@ -81,11 +73,20 @@ class FrameTransform:
         )
         anomaly = values - climatology.at(times)
         # Where nothing varies rounding is left over: scaled, it would look like a signal.
-        rounding = np.abs(anomaly).max(axis=0) < 1e-6 * np.abs(values).max(axis=0)
-        anomaly[:, rounding] = 0.0
+        rounding = _largest(anomaly) < 1e-6 * _largest(values)
+        anomaly[:, rounding] = np.where(np.isnan(anomaly[:, rounding]), np.nan, 0.0)
         scaler = Scaler.fit(anomaly, grid.weight, scaling=config.scaling)
         attributes = {k: series.attrs[k] for k in _KEPT if k in series.attrs}
-        return cls(grid, climatology, scaler, axis.every, str(series.name), attributes)
+        return cls(
+            grid,
+            climatology,
+            scaler,
+            skew,
+            variable.lowest,
+            axis.every,
+            str(series.name),
+            attributes,
+        )
 
     @property
     def units(self) -> str:
@@ -96,15 +97,16 @@ class FrameTransform:
         """One step of the series, in words: "month", "6 hours"."""
         return step_name(self.climatology.unit, self.every)
 
-    def frames(self, series: xr.DataArray) -> Float[np.ndarray, "time lat lon channel"]:
-        """Scaled anomalies, 0 off the mask."""
-        anomaly = self.scaler.scale(series.values - self.climatology.at(series["time"].values))
-        return np.where(self.grid.mask, anomaly, 0.0).astype(np.float32)[..., None]
+    @property
+    def linear(self) -> bool:
+        """Whether a physical anomaly is the scaled one times a deviation."""
+        return self.skew.kind == "none" and self.lowest is None
 
-    def season(self, times: np.ndarray) -> Float[np.ndarray, "time 2"]:
-        """Cosine and sine of each date's place in its year."""
-        angle = 2 * np.pi * season_fields(times, self.climatology.unit)[0]
-        return np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+    def frames(self, series: xr.DataArray) -> Float[np.ndarray, "time lat lon 1"]:
+        """Scaled anomalies, 0 off the mask, NaN where nothing was observed."""
+        values = self.skew.forward(series.values)
+        anomaly = self.scaler.scale(values - self.climatology.at(series["time"].values))
+        return np.where(self.grid.mask, anomaly, 0.0).astype(np.float32)[..., None]
 
     def physical(
         self, scaled: Float[np.ndarray, "batch lead lat lon"], times: np.ndarray
@@ -114,10 +116,21 @@ class FrameTransform:
         Args:
           times: [batch, lead] the date of each field.
         """
-        flat, where = np.unique(times.reshape(-1), return_inverse=True)
-        seasonal = self.climatology.at(flat)[where.reshape(times.shape)]
-        values = self.scaler.unscale(scaled) + seasonal
+        values = self.skew.inverse(self.scaler.unscale(scaled) + self.normal(times))
+        return self.masked(values)
+
+    def masked(
+        self, values: Float[np.ndarray, "batch lead lat lon"]
+    ) -> Float[np.ndarray, "batch lead lat lon"]:
+        """Physical values, none below the lowest, NaN off the mask."""
+        if self.lowest is not None:
+            values = np.maximum(values, self.lowest)
         return np.where(self.grid.mask, values, np.nan).astype(np.float32)
+
+    def normal(self, times: np.ndarray) -> Float[np.ndarray, "batch lead lat lon"]:
+        """The climatology at dates [batch, lead]."""
+        flat, where = np.unique(times.reshape(-1), return_inverse=True)
+        return self.climatology.at(flat)[where.reshape(times.shape)]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What a checkpoint keeps, beside `about`."""
@@ -127,6 +140,7 @@ class FrameTransform:
             "mask": self.grid.mask,
             "climatology": self.climatology.coefficients,
             "deviation": self.scaler.deviation,
+            **{f"skew_{name}": array for name, array in self.skew.arrays().items()},
         }
 
     def about(self) -> dict[str, Any]:
@@ -137,6 +151,8 @@ class FrameTransform:
             "grid": str(self.grid),
             "unit": seasonal.unit,
             "every": self.every,
+            "skew": self.skew.kind,
+            "lowest": self.lowest,
             "climatology": {
                 "kind": seasonal.kind,
                 "harmonics": seasonal.harmonics,
@@ -148,16 +164,26 @@ class FrameTransform:
     @classmethod
     def restore(cls, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> FrameTransform:
         """The inverse of `arrays` and `about`."""
+        skew = {k.removeprefix("skew_"): v for k, v in arrays.items() if k.startswith("skew_")}
         return cls(
             Grid(arrays["lat"], arrays["lon"], arrays["mask"]),
             Climatology(
                 unit=about["unit"], coefficients=arrays["climatology"], **about["climatology"]
             ),
             Scaler(arrays["deviation"]),
+            Skew.restore(about["skew"], skew),
+            about["lowest"],
             about["every"],
             about["variable"],
             about["attributes"],
         )
 
 
-_KEPT = ("units", "units_metadata", "long_name", "standard_name")
+def grid_of(series: xr.DataArray) -> Grid:
+    """The grid of a canonical series; its mask is where values ever occur."""
+    lat, lon = (series[name].values.astype(float) for name in ("lat", "lon"))
+    return Grid(lat, lon, np.asarray(np.isfinite(series.values).any(axis=0)))
+
+
+def _largest(values: Float[np.ndarray, "time lat lon"]) -> Float[np.ndarray, "lat lon"]:
+    return np.fmax.reduce(np.abs(values), axis=0)

@@ -2,11 +2,53 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from gridcast.timeaxis import TimeAxis
+
+# Of numpy on the host, of jax on the device.
+ArrayLike = Any
+
+
+class FrameSeries(NamedTuple):
+    """Arrays of one series as a model takes them; batches are integer positions in it.
+
+    Attributes:
+      values: scaled anomalies, 0 off the mask; NaN where not observed.
+      last: the targets as scaled anomalies, which the reference takes; None: the first variables.
+      targets: what the loss compares with, classes for example; None: as `last`.
+      known: known in advance; may go on after the last frame.
+      month: calendar month of each date of `known`, 1 to 12.
+    """
+
+    values: Float[ArrayLike, "series lat lon variable"]
+    last: Float[ArrayLike, "series out_lat out_lon target"] | None
+    targets: Float[ArrayLike, "series out_lat out_lon target"] | None
+    known: Float[ArrayLike, "dates lat known"]
+    month: Int[ArrayLike, " dates"]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Which frames hold any observation, for records with gaps.
+
+    Attributes:
+      inputs: of the first variable; targets: of any target.
+      least: fewest observed input frames of a window; the last one always has to be.
+    """
+
+    inputs: Bool[np.ndarray, " time"]
+    targets: Bool[np.ndarray, " time"]
+    least: int
+
+    def enough(self, history: Int[np.ndarray, "window input"]) -> Bool[np.ndarray, " window"]:
+        """Whether the inputs at these positions (-1: before the record) suffice."""
+        seen = (history >= 0) & self.inputs[history]
+        return seen[:, -1] & (seen.sum(axis=1) >= self.least)
 
 
 def positions_at(
@@ -24,21 +66,40 @@ def positions_at(
 
 
 def whole_windows(
-    axis: TimeAxis, inside: Bool[np.ndarray, " time"], inputs: int, leads: int
+    axis: TimeAxis,
+    inside: Bool[np.ndarray, " time"],
+    inputs: int,
+    leads: int,
+    observed: Observed | None = None,
 ) -> Int[np.ndarray, " window"]:
     """Initial positions whose every input and target lies in one split, without a gap.
 
     The initial position is that of the last input frame. A window that would reach into another
     split belongs to neither, so `inputs + leads` steps lie between the targets of two splits
     wherever one of them is trained on.
+
+    Args:
+      observed: where gaps are masked; then inputs and targets may lack, within its bounds.
     """
     initial = np.arange(axis.steps.size)
     frames = positions_at(axis, initial, np.arange(1 - inputs, leads + 1))
-    return initial[((frames >= 0) & inside[frames]).all(axis=1)]
+    usable = (frames >= 0) & inside[frames]
+    if observed is None:
+        return initial[usable.all(axis=1)]
+    usable |= (frames >= 0) & ~(observed.inputs | observed.targets)[frames]
+    return initial[
+        usable.all(axis=1)
+        & observed.enough(frames[:, :inputs])
+        & observed.targets[frames[:, inputs:]].any(axis=1)
+    ]
 
 
 def hindcast_windows(
-    axis: TimeAxis, inside: Bool[np.ndarray, " time"], inputs: int, leads: int
+    axis: TimeAxis,
+    inside: Bool[np.ndarray, " time"],
+    inputs: int,
+    leads: int,
+    observed: Observed | None = None,
 ) -> Int[np.ndarray, " window"]:
     """Initial positions with at least one verification date in the split.
 
@@ -48,8 +109,12 @@ def hindcast_windows(
     initial = np.arange(axis.steps.size)
     history = positions_at(axis, initial, np.arange(1 - inputs, 1))
     targets = positions_at(axis, initial, np.arange(1, leads + 1))
-    verified = ((targets >= 0) & inside[targets]).any(axis=1)
-    return initial[verified & (history >= 0).all(axis=1)]
+    verified = (targets >= 0) & inside[targets]
+    usable = (history >= 0).all(axis=1)
+    if observed is not None:
+        verified &= observed.targets[targets]
+        usable &= observed.enough(history)
+    return initial[verified.any(axis=1) & usable]
 
 
 def shuffled(
@@ -64,17 +129,3 @@ def shuffled(
     order = np.random.default_rng([seed, epoch]).permutation(initial)
     steps = initial.size // batch_size
     return order[: steps * batch_size].reshape(steps, batch_size)
-
-
-def gather_inputs(
-    values: Float[Array, "series ..."], initial: Int[Array, " batch"], inputs: int
-) -> Float[Array, "batch time ..."]:
-    """The last `inputs` frames up to each initial position; runs on the device."""
-    return values[initial[:, None] + jnp.arange(1 - inputs, 1)]
-
-
-def gather_targets(
-    values: Float[Array, "series ..."], initial: Int[Array, " batch"], leads: int
-) -> Float[Array, "batch lead ..."]:
-    """The `leads` frames after each initial position; runs on the device."""
-    return values[initial[:, None] + jnp.arange(1, leads + 1)]

@@ -3,115 +3,175 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from gridcast.config.schema import CnnLstmConfig, ConvLstmConfig, ModelConfig
-from gridcast.grid import Grid
+from gridcast.config.models import (
+    CnnLstmConfig,
+    ConvLstmConfig,
+    ConvSeq2SeqConfig,
+    ModelConfig,
+    SeriesConfig,
+)
+from gridcast.frames.places import Place, take_static
 from gridcast.models.cnn_lstm import CnnLstm
 from gridcast.models.conv_lstm import ConvLstm
+from gridcast.models.conv_seq2seq import ConvSeq2Seq
+from gridcast.models.heads import Head
+from gridcast.models.series import SeriesModel
+from gridcast.models.window import Fixed, Sizes, Window
+
+MODELS: dict[type, Callable[..., nnx.Module]] = {
+    ConvLstmConfig: ConvLstm,
+    ConvSeq2SeqConfig: ConvSeq2Seq,
+    CnnLstmConfig: CnnLstm,
+    SeriesConfig: SeriesModel,
+}
 
 
-class Fixed(nnx.Variable):
-    """An array that the model carries and never trains."""
+class Inputs(NamedTuple):
+    """What a forecast model is given for a batch of windows.
+
+    Attributes:
+      frames: scaled anomalies up to the initial date, 0 off the mask; NaN where not observed, for
+        a model that was built for gaps.
+      known: what is known in advance, of the dates of the frames and of the leads.
+      month: calendar month of each lead's date, 1 to 12.
+      last: the target's scaled anomaly at the initial date.
+      place: where in the grid each sample was taken from; None: the whole grid.
+      truth: scheduled sampling, in training: the targets to be forecast.
+      truth_rate: and the share of them that is shown.
+      key: for dropout, in training.
+      past: one answer for a window: the target's own scaled anomalies on the dates of the frames.
+    """
+
+    frames: Float[Array, "batch time lat lon variable"]
+    known: Float[Array, "batch dates lat known"]
+    month: Int[Array, "batch lead"]
+    last: Float[Array, "batch out_lat out_lon target"]
+    place: Place | None = None
+    truth: Float[Array, "batch lead out_lat out_lon target"] | None = None
+    truth_rate: Float[Array, ""] | float = 0.0
+    key: Array | None = None
+    past: Float[Array, "batch time 1 1 target"] | None = None
 
 
 class ForecastModel(nnx.Module):
     """A reference forecast plus a network's correction: untrained, it is the reference.
 
     Attributes:
-      damping: [lead lat lon channel] factor of the last frame: the reference.
+      head: the reference, and what the numbers mean.
       layers: [lat lon layer] static layers and, last, the mask.
+      target_mask: [out_lat out_lon target] where there is something to forecast.
+      gaps: whether frames may lack; then each variable brings a channel of what was observed.
     """
 
-    def __init__(self, network: nnx.Module, damping: np.ndarray, layers: np.ndarray):
-        self.network = network
-        self.damping = Fixed(jnp.asarray(damping, jnp.float32))
-        self.layers = Fixed(jnp.asarray(layers, jnp.float32))
-
-    def __call__(
+    def __init__(
         self,
-        frames: Float[Array, "batch time lat lon channel"],
-        season: Float[Array, "batch time 2"],
-        key: Array | None = None,
-    ) -> Float[Array, "batch lead lat lon channel"]:
-        """Scaled anomalies at each lead; 0 off the mask.
+        network: nnx.Module,
+        head: Head,
+        layers: Float[np.ndarray, "lat lon layer"],
+        target_mask: Bool[np.ndarray, "out_lat out_lon target"],
+        *,
+        gaps: bool,
+        whole: bool,
+    ):
+        self.network, self.head, self.gaps, self.whole = network, head, gaps, whole
+        self.layers = Fixed(jnp.asarray(layers, jnp.float32))
+        self.target_mask = Fixed(jnp.asarray(target_mask, jnp.float32))
 
-        Args:
-          frames: scaled anomalies up to the initial date, 0 off the mask.
-          season: cosine and sine of each frame's place in its year.
-          key: for dropout, in training.
-        """
+    def __call__(self, inputs: Inputs) -> Float[Array, "batch lead out_lat out_lon output"]:
+        """The head's numbers at each lead; 0 off the mask."""
+        frames, place = inputs.frames, inputs.place
+        time, leads = frames.shape[1], inputs.month.shape[1]
         layers = self.layers[...]
-        shape = frames.shape[:-1]
-        everything = [
-            frames,
-            jnp.broadcast_to(season[:, :, None, None, :], (*shape, season.shape[-1])),
-            jnp.broadcast_to(layers, (*shape, layers.shape[-1])),
-        ]
-        correction = self.network(jnp.concatenate(everything, axis=-1), key)
-        reference = frames[:, -1, None] * self.damping[...]
-        return jnp.where(layers[:, :, -1:] > 0, reference + correction, 0.0)
+        layers = layers[None] if place is None else take_static(layers, place)
+        fields, present = [frames], None
+        if self.gaps:
+            seen = jnp.isfinite(frames)
+            inside = layers[:, None, :, :, -1] > 0
+            present = (seen[..., 0] & inside).any(axis=(2, 3))
+            fields = [jnp.where(seen, frames, 0.0), seen.astype(frames.dtype)]
 
+        if inputs.past is not None:
+            past = (
+                jnp.where(jnp.isfinite(inputs.past), inputs.past, 0.0) if self.gaps else inputs.past
+            )
+            fields.append(jnp.broadcast_to(past, (*frames.shape[:4], past.shape[-1])))
 
-def _conv_lstm(config, channels, leads, grid: Grid, rngs) -> nnx.Module:
-    return ConvLstm(
-        channels,
-        leads,
-        1,
-        hidden=config.hidden,
-        kernel=config.kernel,
-        downsample=config.downsample,
-        rate=config.dropout,
-        wraps=grid.wraps,
-        rngs=rngs,
-    )
+        def with_layers(parts: list[Array], known: Array) -> Array:
+            shape = (*known.shape[:3], layers.shape[2])
+            return jnp.concatenate(
+                [
+                    *parts,
+                    jnp.broadcast_to(known[:, :, :, None], (*shape, known.shape[-1])),
+                    jnp.broadcast_to(layers[:, None], (*shape, layers.shape[-1])),
+                ],
+                axis=-1,
+            )
 
-
-def _cnn_lstm(config, channels, leads, grid: Grid, rngs) -> nnx.Module:
-    return CnnLstm(
-        channels,
-        leads,
-        1,
-        grid.shape,
-        widths=config.channels,
-        kernel=config.kernel,
-        norm=config.norm,
-        pooling=config.pooling,
-        latent=config.latent,
-        hidden=config.hidden,
-        rate=config.dropout,
-        wraps=grid.wraps,
-        rngs=rngs,
-    )
-
-
-MODELS: dict[type, Callable[..., nnx.Module]] = {
-    ConvLstmConfig: _conv_lstm,
-    CnnLstmConfig: _cnn_lstm,
-}
+        spot = None if self.whole else place
+        last = jnp.where(jnp.isfinite(inputs.last), inputs.last, 0.0) if self.gaps else inputs.last
+        reference = self.head.reference(last, inputs.month, spot)
+        window = Window(
+            with_layers(fields, inputs.known[:, :time]),
+            present,
+            with_layers([], inputs.known[:, time : time + leads]),
+            reference,
+            inputs.truth,
+            inputs.truth_rate,
+            inputs.key,
+        )
+        mask = self.target_mask[...]
+        mask = mask[None] if spot is None else take_static(mask, spot)
+        mask = jnp.repeat(mask, self.head.width, axis=-1)[:, None]
+        return jnp.where(mask > 0, reference + self.network(window), 0.0)
 
 
 def build_model(
     config: ModelConfig,
-    grid: Grid,
+    head: Head,
     *,
-    damping: Float[np.ndarray, "lead lat lon channel"],
+    variables: int,
+    known: int,
     layers: Float[np.ndarray, "lat lon layer"],
+    mask: Bool[np.ndarray, "lat lon"],
+    target_mask: Bool[np.ndarray, "out_lat out_lon target"],
+    inputs: int,
+    leads: int,
+    patch: tuple[int, int] | None,
+    gaps: bool,
+    whole: bool,
+    wraps: bool,
     seed: int,
+    network: Callable[..., nnx.Module] | None = None,
 ) -> ForecastModel:
     """The configured network over its reference.
 
     Args:
-      damping: the reference's factors, which also say how many leads there are.
+      variables, known: how many there are, of inputs and of what is known in advance.
       layers: scaled static layers, without the mask.
+      patch: size of the pieces of the grid that the network works on; None: the whole grid.
       seed: of the first weights.
+      network: in place of the configured one, for the same settings.
     """
-    mask = grid.mask[:, :, None].astype(np.float32)
-    layers = np.concatenate([layers, mask], axis=-1)
-    channels = damping.shape[-1] + 2 + layers.shape[-1]
-    network = MODELS[type(config)](config, channels, damping.shape[0], grid, nnx.Rngs(seed))
-    return ForecastModel(network, damping, layers)
+    layers = np.concatenate([layers, mask[:, :, None].astype(np.float32)], axis=-1)
+    sizes = Sizes(
+        channels=variables * (2 if gaps else 1)
+        + (target_mask.shape[-1] if whole else 0)
+        + known
+        + layers.shape[-1],
+        ahead=known + layers.shape[-1],
+        inputs=inputs,
+        leads=leads,
+        outputs=target_mask.shape[-1] * head.width,
+        grid=patch or mask.shape,
+        whole=whole,
+        wraps=wraps and (patch is None or patch[1] == mask.shape[1]),
+    )
+    built = (network or MODELS[type(config)])(config, sizes, rngs=nnx.Rngs(seed))
+    return ForecastModel(built, head, layers, target_mask, gaps=gaps, whole=whole)

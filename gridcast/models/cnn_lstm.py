@@ -1,93 +1,44 @@
-"""CNN-LSTM: one CNN encoder for every frame, an LSTM over time, a decoder back to the grid."""
+"""CNN-LSTM: one CNN encoder for every frame, LSTM layers over time, a decoder back to the grid."""
 
 from __future__ import annotations
 
-from typing import Literal
-
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from gridcast.models.encoder import Decoder, Encoder, Pooling, encode_frames
-from gridcast.models.layers import dropout
-
-
-class Lstm(nnx.Module):
-    """A long short-term memory (Hochreiter & Schmidhuber 1997), forget bias of one."""
-
-    def __init__(self, features: int, hidden: int, *, rngs: nnx.Rngs):
-        self.hidden = hidden
-        self.from_input = nnx.Linear(features, 4 * hidden, rngs=rngs)
-        recurrent = nnx.initializers.orthogonal()
-        self.from_state = nnx.Linear(
-            hidden, 4 * hidden, use_bias=False, kernel_init=recurrent, rngs=rngs
-        )
-
-    def __call__(self, x: Float[Array, "batch time feature"]) -> Float[Array, "batch time hidden"]:
-        # What comes from the inputs needs no state: one product for all times.
-        driven = jnp.moveaxis(self.from_input(x), 1, 0)
-        empty = jnp.zeros((x.shape[0], self.hidden), x.dtype)
-
-        def step(carry: tuple[Array, Array], drive: Array) -> tuple[tuple[Array, Array], Array]:
-            h, c = carry
-            i, f, g, o = jnp.split(drive + self.from_state(h), 4, axis=-1)
-            c = nnx.sigmoid(f + 1.0) * c + nnx.sigmoid(i) * jnp.tanh(g)
-            h = nnx.sigmoid(o) * jnp.tanh(c)
-            return (h, c), h
-
-        return jnp.moveaxis(jax.lax.scan(step, (empty, empty), driven)[1], 0, 1)
+from gridcast.config.models import CnnLstmConfig
+from gridcast.models.encoder import Decoder, Encoder, encode_frames, freeze
+from gridcast.models.lstm import LstmStack
+from gridcast.models.window import Sizes, Window
 
 
 class CnnLstm(nnx.Module):
-    """[batch time lat lon channel] -> [batch lead lat lon target]; untrained it says zero."""
+    """What the LSTM makes of the encoded frames, decoded for all leads at once.
 
-    def __init__(
-        self,
-        channels: int,
-        leads: int,
-        targets: int,
-        shape: tuple[int, int],
-        *,
-        widths: list[int],
-        kernel: int,
-        norm: Literal["group", "none"],
-        pooling: Pooling,
-        latent: int,
-        hidden: int,
-        rate: float,
-        wraps: bool,
-        rngs: nnx.Rngs,
-    ):
-        self.leads, self.rate = leads, rate
-        self.encoder = Encoder(
-            channels,
-            shape,
-            widths=widths,
-            kernel=kernel,
-            norm=norm,
-            pooling=pooling,
-            latent=latent,
-            wraps=wraps,
-            rngs=rngs,
-        )
-        self.lstm = Lstm(latent, hidden, rngs=rngs)
-        self.decoder = Decoder(
-            hidden,
-            channels,
-            leads * targets,
-            shape,
-            widths=widths,
-            kernel=kernel,
-            wraps=wraps,
-            rngs=rngs,
-        )
+    The decoder also sees the last frame at each scale. For one answer to a whole window it is a
+    dense layer. Its last layer starts at zero, so an untrained network says nothing.
+    """
 
-    def __call__(
-        self, frames: Float[Array, "batch time lat lon channel"], key: Array | None = None
-    ) -> Float[Array, "batch lead lat lon target"]:
-        batch, _, lat, lon, _ = frames.shape
-        vectors, features = encode_frames(self.encoder, frames)
-        state = dropout(self.lstm(vectors)[:, -1], self.rate, key)
-        x = self.decoder(state, frames[:, -1], [f[:, -1] for f in features])
-        return jnp.moveaxis(x.reshape(batch, lat, lon, self.leads, -1), 3, 1)
+    def __init__(self, config: CnnLstmConfig, sizes: Sizes, *, rngs: nnx.Rngs):
+        self.leads = sizes.leads
+        wraps, outputs = sizes.wraps, sizes.leads * sizes.outputs
+        self.encoder = Encoder(sizes.channels, sizes.grid, config, wraps=wraps, rngs=rngs)
+        self.lstm = LstmStack(self.encoder.width, config, rngs=rngs)
+        width = self.lstm.vector_width(sizes.inputs)
+        self.decoder = (
+            nnx.Linear(width, outputs, kernel_init=nnx.initializers.zeros, rngs=rngs)
+            if sizes.whole
+            else Decoder(width, sizes.channels, outputs, sizes.grid, config, wraps=wraps, rngs=rngs)
+        )
+        if config.freeze_encoder:
+            freeze(self.encoder)
+
+    def __call__(self, window: Window) -> Float[Array, "batch lead out_lat out_lon output"]:
+        frames, present, key = window.frames, window.present, window.key
+        vectors, features = encode_frames(self.encoder, frames, present, training=key is not None)
+        vector = self.lstm.vector(vectors, present, key)
+        if isinstance(self.decoder, Decoder):
+            numbers = self.decoder(vector, [frames[:, -1], *(f[:, -1] for f in features)])
+        else:
+            numbers = self.decoder(vector)[:, None, None]
+        return jnp.moveaxis(numbers.reshape(*numbers.shape[:3], self.leads, -1), 3, 1)

@@ -2,80 +2,136 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
+from gridcast.config.models import ConvLstmConfig, ConvSeq2SeqConfig
 from gridcast.models.layers import GridConv, depth_to_space, dropout, space_to_depth
+from gridcast.models.norms import Norm
+from gridcast.models.window import Sizes, Window
 
 Carry = tuple[Float[Array, "batch lat lon hidden"], Float[Array, "batch lat lon hidden"]]
+# Of several cells; each may have its own width.
+Carries = list[tuple[Float[Array, "batch lat lon _"], Float[Array, "batch lat lon _"]]]
 
 
 class ConvLstmCell(nnx.Module):
-    """One time step. All four gates come out of a single convolution."""
+    """One time step. All four gates come out of a single convolution, normalised where asked."""
 
-    def __init__(self, channels: int, hidden: int, kernel: int, *, wraps: bool, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        channels: int,
+        hidden: int,
+        kernel: int,
+        norm: Literal["group", "layer", "none"],
+        *,
+        wraps: bool,
+        rngs: nnx.Rngs,
+    ):
         self.hidden = hidden
         self.gates = GridConv(channels + hidden, 4 * hidden, kernel, wraps=wraps, rngs=rngs)
+        self.norm = Norm(norm, 4 * hidden, rngs=rngs)
 
     def __call__(self, carry: Carry, frame: Float[Array, "batch lat lon channel"]) -> Carry:
         h, c = carry
-        gates = self.gates(jnp.concatenate([frame, h], axis=-1))
+        gates = self.norm(self.gates(jnp.concatenate([frame, h], axis=-1)))
         i, f, g, o = jnp.split(gates, 4, axis=-1)
         c = nnx.sigmoid(f + 1.0) * c + nnx.sigmoid(i) * jnp.tanh(g)  # +1: start by keeping
         return nnx.sigmoid(o) * jnp.tanh(c), c
 
     def run(
-        self, frames: Float[Array, "time batch lat lon channel"]
-    ) -> Float[Array, "time batch lat lon hidden"]:
-        """The hidden state after each frame, from a state of zeros."""
+        self,
+        frames: Float[Array, "time batch lat lon channel"],
+        present: Bool[Array, "time batch"] | None,
+    ) -> tuple[Carry, Float[Array, "time batch lat lon hidden"]]:
+        """The state after the last frame, and h after each, from a state of zeros.
+
+        A frame that is not present leaves the state as it was.
+        """
         empty = jnp.zeros((*frames.shape[1:4], self.hidden), frames.dtype)
 
-        def step(carry: Carry, frame: Array) -> tuple[Carry, Array]:
-            carry = self(carry, frame)
-            return carry, carry[0]
+        def step(carry: Carry, now: tuple[Array, Array | None]) -> tuple[Carry, Array]:
+            frame, there = now
+            after = self(carry, frame)
+            if there is not None:
+                there = there[:, None, None, None]
+                after = (
+                    jnp.where(there, after[0], carry[0]),
+                    jnp.where(there, after[1], carry[1]),
+                )
+            return after, after[0]
 
-        return jax.lax.scan(step, (empty, empty), frames)[1]
+        return jax.lax.scan(step, (empty, empty), (frames, present))
+
+
+def stack_cells(
+    channels: int, config: ConvLstmConfig | ConvSeq2SeqConfig, *, wraps: bool, rngs: nnx.Rngs
+) -> list[ConvLstmCell]:
+    """Cells of the configured widths, each reading the one before; the first reads `channels`."""
+    widths = [channels, *config.hidden]
+    return [
+        ConvLstmCell(n, m, config.kernel, config.norm, wraps=wraps, rngs=rngs)
+        for n, m in zip(widths, config.hidden, strict=False)
+    ]
+
+
+def read_frames(
+    cells: Iterable[ConvLstmCell],
+    frames: Float[Array, "batch time lat lon channel"],
+    present: Bool[Array, "batch time"] | None,
+) -> Carries:
+    """The state (h, c) of each cell after the last frame."""
+    sequence = jnp.moveaxis(frames, 1, 0)
+    by_time = None if present is None else present.T
+    states = []
+    for cell in cells:
+        state, sequence = cell.run(sequence, by_time)
+        states.append(state)
+    return states
 
 
 class ConvLstm(nnx.Module):
     """Stacked cells on a grid coarsened by `downsample`, and a head for all leads at once.
 
-    [batch time lat lon channel] -> [batch lead lat lon target]. The head starts at zero, so an
-    untrained network says nothing.
+    The head is a convolution; for a whole window it is a dense layer on the mean of the last
+    hidden state over the cells of the mask. It starts at zero, so an untrained network says
+    nothing.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        leads: int,
-        targets: int,
-        *,
-        hidden: list[int],
-        kernel: int,
-        downsample: int,
-        rate: float,
-        wraps: bool,
-        rngs: nnx.Rngs,
-    ):
-        self.leads, self.downsample, self.rate, self.wraps = leads, downsample, rate, wraps
-        widths = [channels * downsample**2, *hidden]
-        self.cells = nnx.List(
-            ConvLstmCell(n, m, kernel, wraps=wraps, rngs=rngs)
-            for n, m in zip(widths, hidden, strict=False)
-        )
-        out = leads * targets * downsample**2
-        self.head = GridConv(hidden[-1], out, kernel, wraps=wraps, rngs=rngs, zero=True)
+    def __init__(self, config: ConvLstmConfig, sizes: Sizes, *, rngs: nnx.Rngs):
+        self.leads, self.whole, self.wraps = sizes.leads, sizes.whole, sizes.wraps
+        self.downsample, self.rate = config.downsample, config.dropout
+        block = config.downsample**2
+        cells = stack_cells(sizes.channels * block, config, wraps=sizes.wraps, rngs=rngs)
+        self.cells = nnx.List(cells)
+        last, out = config.hidden[-1], sizes.leads * sizes.outputs
+        if sizes.whole:
+            zeros = nnx.initializers.zeros
+            self.head = nnx.Linear(last, out, kernel_init=zeros, rngs=rngs)
+        else:
+            self.head = GridConv(
+                last, out * block, config.kernel, wraps=sizes.wraps, rngs=rngs, zero=True
+            )
 
-    def __call__(
-        self, frames: Float[Array, "batch time lat lon channel"], key: Array | None = None
-    ) -> Float[Array, "batch lead lat lon target"]:
-        batch, _, lat, lon, _ = frames.shape
-        x = space_to_depth(frames, self.downsample, wraps=self.wraps)
-        states = jnp.moveaxis(x, 1, 0)
-        for cell in self.cells:
-            states = cell.run(states)
-        last = dropout(states[-1], self.rate, key)
-        x = depth_to_space(self.head(last), self.downsample, (lat, lon))
+    def __call__(self, window: Window) -> Float[Array, "batch lead out_lat out_lon output"]:
+        batch, _, lat, lon, _ = window.frames.shape
+        frames = space_to_depth(window.frames, self.downsample, wraps=self.wraps)
+        h, _ = read_frames(self.cells, frames, window.present)[-1]
+        h = dropout(h, self.rate, window.key)
+        if self.whole:
+            cells = self._mask_cells(window)
+            # A patch of the grid may lie off the mask altogether.
+            mean = (h * cells).sum((1, 2)) / jnp.maximum(cells.sum((1, 2)), 1.0)
+            return self.head(mean).reshape(batch, self.leads, 1, 1, -1)
+        x = depth_to_space(self.head(h), self.downsample, (lat, lon))
         return jnp.moveaxis(x.reshape(batch, lat, lon, self.leads, -1), 3, 1)
+
+    def _mask_cells(self, window: Window) -> Float[Array, "batch lat_coarse lon_coarse 1"]:
+        """How many cells of the mask lie in each coarse one; none in what pads the grid."""
+        mask = window.frames[:, -1, :, :, -1:]
+        return space_to_depth(mask, self.downsample, wraps=False).sum(axis=-1, keepdims=True)

@@ -7,17 +7,21 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
+from gridcast.config.models import CnnLstmConfig
+from gridcast.models.batch_norm import FRAMES, BatchNorm, Moments
 from gridcast.models.layers import GridConv, pad_grid, space_to_depth
+from gridcast.models.norms import Norm
+from gridcast.models.window import Frozen
 
 Pooling = Literal["max", "mean", "stride"]
 
 
-def stage_shapes(shape: tuple[int, int], stages: int) -> list[tuple[int, int]]:
-    """Sizes (lat, lon) before the first stage and after each; odd sizes are rounded up."""
-    shapes = [shape]
-    for _ in range(stages):
+def scales(grid: tuple[int, int], blocks: int) -> list[tuple[int, int]]:
+    """Sizes (lat, lon) before the first block and after each; odd sizes are rounded up."""
+    shapes = [grid]
+    for _ in range(blocks):
         lat, lon = shapes[-1]
         shapes.append(((lat + 1) // 2, (lon + 1) // 2))
     return shapes
@@ -43,128 +47,177 @@ def pool(
 
 
 class EncoderStage(nnx.Module):
-    """Convolution, norm, activation, then half the resolution; of one frame."""
+    """Convolution, norm, activation, and in a block's last stage half the resolution."""
 
     def __init__(
         self,
         channels: int,
         out: int,
-        kernel: int,
+        config: CnnLstmConfig,
         *,
-        norm: Literal["group", "none"],
-        pooling: Pooling,
+        halves: bool,
         wraps: bool,
         rngs: nnx.Rngs,
     ):
-        self.pooling: Pooling = pooling
+        self.pooling: Pooling | None = config.pooling if halves else None
         self.wraps = wraps
-        wide = 4 * channels if pooling == "stride" else channels
-        self.conv = GridConv(wide, out, kernel, wraps=wraps, rngs=rngs)
-        self.norm = (
-            nnx.GroupNorm(out, num_groups=_groups(out), rngs=rngs) if norm == "group" else None
-        )
+        wide = 4 * channels if self.pooling == "stride" else channels
+        self.conv = GridConv(wide, out, config.kernel, wraps=wraps, rngs=rngs)
+        self.norm = BatchNorm(out) if config.norm == "batch" else Norm(config.norm, out, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "lat lon channel"]) -> Float[Array, "lat_half lon_half out"]:
+    def __call__(
+        self, x: Float[Array, "lat lon channel"], present: Float[Array, ""] | None
+    ) -> tuple[Float[Array, "lat_out lon_out out"], Moments | None]:
         if self.pooling == "stride":  # a convolution of 2 x 2 blocks in steps of one block
             x = space_to_depth(x, 2, wraps=self.wraps)
-        x = self.conv(x)
-        if self.norm is not None:
-            x = self.norm(x[None])[0]  # GroupNorm would take latitude for the batch
+        x, moments = self.conv(x), None
+        if isinstance(self.norm, BatchNorm):
+            moments = None if present is None else self.norm.moments(x, present)
+            x = self.norm(x, moments)
+        else:
+            x = self.norm(x)
         x = nnx.relu(x)
-        return x if self.pooling == "stride" else pool(x, self.pooling, wraps=self.wraps)
+        if self.pooling in ("max", "mean"):
+            x = pool(x, self.pooling, wraps=self.wraps)
+        return x, moments
 
 
 class Encoder(nnx.Module):
-    """One frame to a vector, and the features of each stage on the way."""
+    """One frame to a vector, through blocks of convolutions (Simonyan & Zisserman 2015).
+
+    Attributes:
+      width: length of the vector.
+      frozen: its weights stay as they are, and its batch norms use their running moments.
+    """
 
     def __init__(
         self,
         channels: int,
-        shape: tuple[int, int],
+        grid: tuple[int, int],
+        config: CnnLstmConfig,
         *,
-        widths: list[int],
-        kernel: int,
-        norm: Literal["group", "none"],
-        pooling: Pooling,
-        latent: int,
         wraps: bool,
         rngs: nnx.Rngs,
     ):
-        ins = [channels, *widths]
-        self.stages = nnx.List(
-            EncoderStage(n, m, kernel, norm=norm, pooling=pooling, wraps=wraps, rngs=rngs)
-            for n, m in zip(ins, widths, strict=False)
+        self.frozen = False
+        self.stages = nnx.List()
+        for out in config.channels:
+            for i in range(config.convolutions):
+                halves = i == config.convolutions - 1
+                self.stages.append(
+                    EncoderStage(channels, out, config, halves=halves, wraps=wraps, rngs=rngs)
+                )
+                channels = out
+        lat, lon = scales(grid, len(config.channels))[-1]
+        self.width = config.latent or lat * lon * channels
+        self.dense = (
+            nnx.Linear(lat * lon * channels, config.latent, rngs=rngs) if config.latent else None
         )
-        lat, lon = stage_shapes(shape, len(widths))[-1]
-        self.dense = nnx.Linear(lat * lon * widths[-1], latent, rngs=rngs)
 
     def __call__(
-        self, frame: Float[Array, "lat lon channel"]
-    ) -> tuple[Float[Array, " latent"], list[Array]]:
-        features = []
+        self, frame: Float[Array, "lat lon channel"], present: Float[Array, ""] | None = None
+    ) -> tuple[Float[Array, " vector"], list[Array], list[Moments]]:
+        """The frame's vector, the features of each block, and in training the batch's moments.
+
+        Where `latent` is null, the vector is the last block's features.
+
+        Args:
+          present: 1 or 0, whether the frame counts in the moments of batch norms, over the mapped
+            frames; None: batch norms use their running moments.
+        """
+        features, found = [], []
         for stage in self.stages:
-            frame = stage(frame)
-            features.append(frame)
-        return self.dense(frame.reshape(-1)), features
-
-
-class Decoder(nnx.Module):
-    """A vector back to the grid; each scale also sees the last frame at that scale."""
-
-    def __init__(
-        self,
-        latent: int,
-        channels: int,
-        out: int,
-        shape: tuple[int, int],
-        *,
-        widths: list[int],
-        kernel: int,
-        wraps: bool,
-        rngs: nnx.Rngs,
-    ):
-        self.shapes = stage_shapes(shape, len(widths))
-        lat, lon = self.shapes[-1]
-        self.start = nnx.Linear(latent, lat * lon * widths[-1], rngs=rngs)
-        # From coarse to fine: what comes up, what the encoder saw there, what goes on up.
-        ups = [*widths[::-1], channels]
-        self.stages = nnx.List(
-            GridConv(ups[i] + ups[i], ups[i + 1], kernel, wraps=wraps, rngs=rngs)
-            for i in range(len(widths))
-        )
-        self.head = GridConv(2 * channels, out, kernel, wraps=wraps, rngs=rngs, zero=True)
-
-    def __call__(
-        self,
-        vector: Float[Array, "batch latent"],
-        frame: Float[Array, "batch lat lon channel"],
-        features: list[Array],
-    ) -> Float[Array, "batch lat lon out"]:
-        x = nnx.relu(self.start(vector))
-        lat, lon = self.shapes[-1]
-        x = x.reshape(-1, lat, lon, x.shape[-1] // (lat * lon))
-        for i, stage in enumerate(self.stages):
-            x = nnx.relu(stage(jnp.concatenate([x, features[-1 - i]], axis=-1)))
-            lat, lon = self.shapes[-2 - i]
-            x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)[:, :lat, :lon]
-        return self.head(jnp.concatenate([x, frame], axis=-1))
-
-
-def _groups(channels: int) -> int:
-    return next(n for n in (8, 4, 2, 1) if channels % n == 0)
+            frame, moments = stage(frame, present)
+            if stage.pooling is not None:
+                features.append(frame)
+            if moments is not None:
+                found.append(moments)
+        vector = frame.reshape(-1)
+        return vector if self.dense is None else self.dense(vector), features, found
 
 
 def encode_frames(
-    encoder: Encoder, frames: Float[Array, "batch time lat lon channel"]
-) -> tuple[Float[Array, "batch time latent"], list[Array]]:
+    encoder: Encoder,
+    frames: Float[Array, "batch time lat lon channel"],
+    present: Bool[Array, "batch time"] | None = None,
+    *,
+    training: bool = False,
+) -> tuple[Float[Array, "batch time vector"], list[Array]]:
     """Apply one encoder, with shared weights, to each frame by vmap.
 
     Batch and time are one mapped axis: mapping over time alone would make a sharded batch gather
-    all frames on each device.
+    all frames on each device. In training batch norms take their moments over the frames that are
+    present, and move their running ones.
     """
     batch, time = frames.shape[:2]
-    vectors, features = jax.vmap(encoder)(frames.reshape(batch * time, *frames.shape[2:]))
+    counts = None
+    if training and not encoder.frozen:
+        counts = jnp.ones(batch * time) if present is None else present.reshape(-1) * 1.0
+    mapped = jax.vmap(encoder, axis_name=FRAMES, out_axes=(0, 0, None))
+    vectors, features, moments = mapped(frames.reshape(batch * time, *frames.shape[2:]), counts)
+    if moments:
+        for stage, found in zip(encoder.stages, moments, strict=True):
+            stage.norm.update(found)
     return (
         vectors.reshape(batch, time, -1),
         [f.reshape(batch, time, *f.shape[1:]) for f in features],
     )
+
+
+def freeze(encoder: Encoder) -> None:
+    """Keep the encoder as it is: its weights and running moments become `Frozen`."""
+    for _, module in nnx.iter_modules(encoder):
+        for name, value in list(vars(module).items()):
+            if isinstance(value, nnx.Param | nnx.BatchStat):
+                setattr(module, name, Frozen(value[...]))
+    encoder.frozen = True
+
+
+class Decoder(nnx.Module):
+    """A vector back to the grid.
+
+    Args:
+      width: length of the vector.
+      channels: of the frame, where each scale also sees the last frame at that scale; None: the
+        vector is all there is.
+      out: channels given; untrained, they are 0.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        channels: int | None,
+        out: int,
+        grid: tuple[int, int],
+        config: CnnLstmConfig,
+        *,
+        wraps: bool,
+        rngs: nnx.Rngs,
+    ):
+        self.shapes = scales(grid, len(config.channels))
+        (lat, lon), kernel = self.shapes[-1], config.kernel
+        self.start = nnx.Linear(width, lat * lon * config.channels[-1], rngs=rngs)
+        # From coarse to fine: what comes up, with what the encoder saw there, and what goes on up.
+        ups = [*config.channels[::-1], channels or config.channels[0]]
+        ins = [n if channels is None else 2 * n for n in ups]
+        self.stages = nnx.List(
+            GridConv(ins[i], ups[i + 1], kernel, wraps=wraps, rngs=rngs)
+            for i in range(len(config.channels))
+        )
+        self.head = GridConv(ins[-1], out, kernel, wraps=wraps, rngs=rngs, zero=True)
+
+    def __call__(
+        self, vector: Float[Array, "batch vector"], seen: list[Array] | None = None
+    ) -> Float[Array, "batch lat lon out"]:
+        """The fields. `seen`: the last frame and its features, from fine to coarse."""
+        x = nnx.relu(self.start(vector))
+        x = x.reshape(len(x), *self.shapes[-1], -1)
+
+        def beside_seen(x: Array, scale: int) -> Array:
+            return x if seen is None else jnp.concatenate([x, seen[-1 - scale]], axis=-1)
+
+        for i, stage in enumerate(self.stages):
+            x = nnx.relu(stage(beside_seen(x, i)))
+            lat, lon = self.shapes[-2 - i]
+            x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)[:, :lat, :lon]
+        return self.head(beside_seen(x, len(self.stages)))

@@ -82,7 +82,10 @@ def pad_grid(
 
 
 class GridConv(nnx.Module):
-    """A convolution that keeps the grid's size: of a batch, or of one frame under `jax.vmap`."""
+    """A convolution that keeps the grid's size: of a batch, or of one frame under `jax.vmap`.
+
+    An even kernel reaches one cell further north and east than south and west.
+    """
 
     def __init__(
         self,
@@ -101,8 +104,8 @@ class GridConv(nnx.Module):
 
     def __call__(self, x: Float[Array, "*batch lat lon channel"]) -> Array:
         kernel = self.kernel[...]
-        edge = kernel.shape[0] // 2
-        x = pad_grid(x, (edge, edge), (edge, edge), wraps=self.wraps)
+        edges = ((kernel.shape[0] - 1) // 2, kernel.shape[0] // 2)
+        x = pad_grid(x, edges, edges, wraps=self.wraps)
         convolve = conv2d_frame if x.ndim == 3 else conv2d
         return convolve(x, kernel) + self.bias[...]
 

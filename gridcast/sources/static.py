@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float, Float32
-from scipy import sparse
 
 from gridcast.errors import DataError
 from gridcast.grid import Grid
 from gridcast.sources.canonical import canonical_field
 from gridcast.sources.netcdf import opened
+from gridcast.sources.regrid import cell_edges, weights
 from gridcast.sources.units import convert, family, spelling
 
 _NAMES = ("elevation", "orography", "topo", "topography", "z", "height", "rose", "band1")
@@ -65,10 +64,8 @@ def static_layers(
 ) -> tuple[Float32[np.ndarray, "lat lon layer"], list[str]]:
     """Layers on the cells of `grid`, of the order of 1, as channels for a model.
 
-    elevation: height, averaged over each cell with the exact area of overlap (first-order
-      conservative: Jones 1999, Mon. Wea. Rev. 127, 2204-2210), or interpolated bilinearly where
-      the source is coarser than the grid; minus its mean over the grid, divided by its standard
-      deviation (by 1 where it is constant).
+    elevation: height on the cells of the grid, as `regrid.to_grid` says; minus its mean over the
+      grid, divided by its standard deviation (by 1 where it is constant).
     land_mask: fraction of the cell above sea level, 0 to 1, by the same method.
     position: sine and cosine of latitude and of longitude, four channels.
 
@@ -120,7 +117,7 @@ def on_grid(
     lon: Float[np.ndarray, " x"],
     grid: Grid,
 ) -> Float[np.ndarray, "lat lon"]:
-    """A field on the cells of `grid`: their area mean, or bilinear where the source is coarser.
+    """A whole field on the cells of `grid`, as `regrid.to_grid` says.
 
     Args:
       values, lat, lon: the source in canonical form, degrees.
@@ -129,91 +126,16 @@ def on_grid(
       DataError: a source that does not cover every cell (1 % may lack), or is missing there.
     """
     source = Grid(lat, lon, np.ones((lat.size, lon.size), dtype=bool))
-    edges = _edges(source), _edges(grid)
-    _require_cover(edges, source.wraps)
-    coarser = any(
-        _spacing(fine) > _spacing(target) * (1 + 1e-4)
-        for fine, target in ((lat, grid.lat), (lon, grid.lon))
-    )
-    if coarser:
-        rows = _between(lat, grid.lat, around=False)
-        columns = _between(lon, grid.lon, around=source.wraps)
-    else:
-        bands = [np.sin(np.deg2rad(e[0])) for e in edges]
-        rows = _overlap(bands[0], bands[1], period=None)
-        columns = _overlap(edges[0][1], edges[1][1], period=360.0)
+    _require_cover((cell_edges(source), cell_edges(grid)), source.wraps)
+    rows, columns = weights(source, grid)
     missing = np.isnan(values)
     if missing.any() and (rows @ missing.astype(np.float64) @ columns.T > 0).any():
         raise DataError(
             f"the elevation is missing in {int(missing.sum())} cells of its file, some on the grid "
             "of the data\n  fix: fill them, for example with 0 over the sea"
         )
-    return np.asarray(rows @ np.where(missing, 0.0, values) @ columns.T)
-
-
-def _edges(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """Edges of rows and of columns in degrees, half way between centres."""
-    rows = np.clip(_middles(grid.lat, None), -90.0, 90.0)
-    return rows, _middles(grid.lon, 360.0 if grid.wraps else None)
-
-
-def _middles(centres: np.ndarray, period: float | None) -> np.ndarray:
-    if centres.size == 1:  # as in Grid.area
-        return np.array([centres[0] - 0.5, centres[0] + 0.5])
-    middle = 0.5 * (centres[1:] + centres[:-1])
-    if period is not None:
-        first = 0.5 * (centres[0] + centres[-1] - period)
-        return np.concatenate([[first], middle, [first + period]])
-    return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
-
-
-def _spacing(centres: np.ndarray) -> float:
-    return float(np.median(np.diff(centres))) if centres.size > 1 else 1.0
-
-
-def _overlap(
-    source: Float[np.ndarray, " x1"], target: Float[np.ndarray, " t1"], period: float | None
-) -> sparse.csr_array:
-    """Which share of each target cell each source cell covers, [target, source]; rows sum to 1."""
-    row, column, share = [], [], []
-    for turn in (0.0,) if period is None else (-period, 0.0, period):
-        edges = source + turn
-        for k, (low, high) in enumerate(pairwise(target)):
-            first = max(int(np.searchsorted(edges, low, side="right")) - 1, 0)
-            last = min(int(np.searchsorted(edges, high, side="left")), edges.size - 1)
-            part = np.clip(edges[first : last + 1], low, high)
-            widths = np.diff(part)
-            row += [k] * widths.size
-            column += range(first, first + widths.size)
-            share += widths.tolist()
-    weights = sparse.csr_array(
-        sparse.coo_array((share, (row, column)), shape=(target.size - 1, source.size - 1))
-    )
-    return sparse.csr_array(sparse.diags_array(1.0 / weights.sum(axis=1)) @ weights)
-
-
-def _between(
-    source: Float[np.ndarray, " x"], target: Float[np.ndarray, " t"], *, around: bool
-) -> sparse.csr_array:
-    """Weights of the two source centres around each target centre, [target, source].
-
-    Between the outermost centre and the edge of its cell the centre's value holds.
-    """
-    size = source.size
-    if around:
-        target = (target - source[0]) % 360.0 + source[0]
-        source = np.append(source, source[0] + 360.0)
-    else:  # the same meridian, whatever turn it is counted on
-        middle = 0.5 * (source[0] + source[-1])
-        target = (target - middle + 180.0) % 360.0 + middle - 180.0
-    if source.size == 1:
-        return sparse.csr_array(np.ones((target.size, 1)))
-    left = np.clip(np.searchsorted(source, target, side="right") - 1, 0, source.size - 2)
-    weight = np.clip((target - source[left]) / (source[left + 1] - source[left]), 0.0, 1.0)
-    rows = np.tile(np.arange(target.size), 2)
-    columns = np.concatenate([left, (left + 1) % size])
-    shares = np.concatenate([1.0 - weight, weight])
-    return sparse.csr_array(sparse.coo_array((shares, (rows, columns)), (target.size, size)))
+    covered = rows.sum(axis=1)[:, None] * columns.sum(axis=1)
+    return np.asarray(rows @ np.where(missing, 0.0, values) @ columns.T) / covered
 
 
 def _require_cover(

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from gridcast.config.schema import TrainConfig
 from gridcast.errors import TrainingError
 from gridcast.frames.windows import shuffled
-from gridcast.training.step import LOGGED, DeviceSeries, Stepper, TrainState
+from gridcast.training.step import LOGGED, DeviceSeries, Stepper, TrainState, Weights
 
 # Steps in one compiled call: enough to hide the call, few enough that Ctrl-C is heard.
 STEPS_PER_CALL = 8
@@ -50,26 +50,26 @@ class Fit:
     """A state of training that can be saved and gone on from."""
 
     state: TrainState
-    best: Any
+    best: Weights
     progress: Progress
 
 
-def start(stepper: Stepper, params: Any, validate: Callable[[Any], float]) -> Fit:
+def start(stepper: Stepper, weights: Weights, validate: Callable[[Weights], float]) -> Fit:
     """Before the first step: the best weights so far are the untrained ones."""
-    params = _copy(params)
-    return Fit(stepper.start(params), _copy(params), Progress(validate(params)))
+    weights = _copy(weights)
+    return Fit(stepper.start(weights), _copy(weights), Progress(validate(weights)))
 
 
 def validator(
     stepper: Stepper, series: DeviceSeries, windows: np.ndarray, batch_size: int
-) -> Callable[[Any], float]:
+) -> Callable[[Weights], float]:
     """The mean loss over all `windows`, as a function of the weights."""
     batch_size = min(batch_size, windows.size)
     filler = np.repeat(windows[:1], -windows.size % batch_size)
     batches = jnp.asarray(np.concatenate([windows, filler]).reshape(-1, batch_size))
 
-    def validate(params: Any) -> float:
-        losses = np.asarray(stepper.losses(params, series, batches))
+    def validate(weights: Weights) -> float:
+        losses = np.asarray(stepper.losses(weights, series, batches))
         return float(losses.reshape(-1)[: windows.size].mean(dtype=np.float64))
 
     return validate
@@ -79,7 +79,7 @@ def fit(
     stepper: Stepper,
     series: DeviceSeries,
     windows: np.ndarray,
-    validate: Callable[[Any], float],
+    validate: Callable[[Weights], float],
     begin: Fit,
     config: TrainConfig,
     *,
@@ -122,7 +122,7 @@ def fit(
                 if heard and right < steps:
                     save(replace(now, state=state))
                     _end(heard[0])
-            training_loss, validation_loss = float(np.mean(losses)), validate(state.params)
+            training_loss, validation_loss = float(np.mean(losses)), validate(state.weights)
             now = _after_epoch(now, state, validation_loss, epoch + 1, config)
             journal.epoch(
                 step=int(now.state.step),
@@ -142,15 +142,15 @@ def _after_epoch(now: Fit, state: TrainState, loss: float, epoch: int, config: T
     progress, best = now.progress, now.best
     if loss < progress.best_loss:
         # A copy: the state's own arrays are given away to the next step.
-        progress, best = Progress(loss, epoch), _copy(state.params)
+        progress, best = Progress(loss, epoch), _copy(state.weights)
     else:
         progress = replace(progress, stale=progress.stale + 1)
     over = epoch >= config.epochs or progress.stale >= config.patience
     return Fit(state, best, replace(progress, finished=over))
 
 
-def _copy(params: Any) -> Any:
-    return jax.tree.map(jnp.copy, params)
+def _copy(weights: Weights) -> Weights:
+    return jax.tree.map(jnp.copy, weights)
 
 
 def _end(signum: int) -> None:

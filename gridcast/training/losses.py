@@ -1,30 +1,114 @@
-"""Losses: pure functions of arrays."""
+"""Losses: pure functions of arrays, one number for each cell, and their mean over the grid."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
+from jax.scipy.special import gammaln
 from jaxtyping import Array, Float
 
+Outputs = Float[Array, "batch lead lat lon output"]
+Targets = Float[Array, "batch lead lat lon target"]
 
-def masked_mse(
-    prediction: Float[Array, "batch lead lat lon channel"],
-    target: Float[Array, "batch lead lat lon channel"],
-    weight: Float[Array, "lat lon"],
-    scale: Float[Array, " lead"],
-) -> Float[Array, " batch"]:
-    """Area-weighted mean squared error of each window, relative to `scale` at each lead.
+# Huber: errors beyond this many standard deviations of the variable count linearly.
+HUBER = 1.0
+# Balanced: from so many standard deviations above normal, an error counts so many times.
+BALANCE = ((1.0, 2.0), (2.0, 5.0), (3.0, 10.0))
+
+
+def squared(outputs: Outputs, targets: Targets) -> Targets:
+    return (outputs - targets) ** 2
+
+
+def absolute(outputs: Outputs, targets: Targets) -> Targets:
+    return jnp.abs(outputs - targets)
+
+
+def huber(outputs: Outputs, targets: Targets) -> Targets:
+    """Squared near zero, linear beyond (Huber 1964): outliers pull less."""
+    error = jnp.abs(outputs - targets)
+    return jnp.where(error < HUBER, error**2, HUBER * (2 * error - HUBER))
+
+
+def balanced(outputs: Outputs, targets: Targets) -> Targets:
+    """Squared, with more weight on rare high values (as Shi et al. 2017 for rain)."""
+    weight = jnp.ones_like(targets)
+    for least, factor in BALANCE:
+        weight = jnp.where(targets >= least, factor, weight)
+    return weight * (outputs - targets) ** 2
+
+
+def cross_entropy(outputs: Outputs, targets: Targets) -> Targets:
+    """Minus the logarithm of the probability of the class that came.
 
     Args:
-      prediction, target: scaled units; `target` may be NaN where `weight` is 0 (land, for SST).
-      weight: relative cell area, 0 off the mask; any positive scale.
-      scale: mean squared error that counts as 1 at each lead, for example the reference's. It
-        keeps long leads, whose errors are large, from drowning the short ones.
-
-    Returns:
-      One value for each window. NaN at a cell of positive weight makes it NaN, on purpose.
+      outputs: unnormalised logarithms of probabilities, the classes of each target side by side.
+      targets: numbers of the classes, from 0.
     """
-    # Select before squaring: 0 * NaN is NaN, in the value and again in the gradient.
-    error = jnp.where(weight[:, :, None] > 0, prediction - target, 0.0)
-    channels = prediction.shape[-1]
-    by_lead = jnp.einsum("blxyc,xy->bl", error**2, weight) / (weight.sum() * channels)
-    return (by_lead / scale).mean(axis=1)
+    split = outputs.reshape(*targets.shape, -1)
+    chosen = jax.nn.one_hot(targets.astype(jnp.int32), split.shape[-1])
+    return -(chosen * jax.nn.log_softmax(split)).sum(axis=-1)
+
+
+def bernoulli_gamma(outputs: Outputs, targets: Targets) -> Targets:
+    """Minus the log likelihood of rain amounts (Williams 1998; Cannon 2008).
+
+    Args:
+      outputs: for each target the logit of rain, the logarithm of the gamma shape and of its mean.
+      targets: amounts in units of the variable, 0 for dry.
+    """
+    logit, log_shape, log_mean = jnp.moveaxis(outputs.reshape(*targets.shape, 3), -1, 0)
+    shape, log_rate = jnp.exp(log_shape), log_shape - log_mean
+    wet = targets > 0
+    amount = jnp.where(wet, targets, 1.0)
+    density = (
+        shape * log_rate
+        + (shape - 1) * jnp.log(amount)
+        - amount * jnp.exp(log_rate)
+        - gammaln(shape)
+    )
+    return -jnp.where(wet, jax.nn.log_sigmoid(logit) + density, jax.nn.log_sigmoid(-logit))
+
+
+LOSSES: dict[str, Callable[[Outputs, Targets], Targets]] = {
+    "mse": squared,
+    "mae": absolute,
+    "huber": huber,
+    "balanced_mse": balanced,
+    "cross_entropy": cross_entropy,
+    "bernoulli_gamma": bernoulli_gamma,
+}
+
+
+def masked_mean(
+    loss: Callable[[Outputs, Targets], Targets],
+    outputs: Outputs,
+    targets: Targets,
+    weight: Float[Array, "#batch lat lon target"],
+    scale: Float[Array, "lead target"],
+    *,
+    gaps: bool = False,
+) -> Float[Array, " batch"]:
+    """The area-weighted mean of a loss over each window, relative to `scale`.
+
+    Args:
+      targets: may be NaN where `weight` is 0 (land, for SST).
+      weight: relative cell area times the weight of the target, 0 off the mask; any positive scale.
+      scale: the loss that counts as 1 at each lead, for example the reference's. It keeps long
+        leads, whose errors are large, from drowning the short ones.
+      gaps: leave targets that are NaN out; otherwise one at a cell of positive weight makes the
+        result NaN, on purpose.
+    """
+    counted = jnp.broadcast_to(weight[:, None] > 0, targets.shape)
+    if gaps:
+        counted &= jnp.isfinite(targets)
+    # Select before computing: 0 * NaN is NaN, in the value and again in the gradient.
+    safe = jnp.where(counted, targets, 0.0)
+    spread = jnp.repeat(counted, outputs.shape[-1] // targets.shape[-1], axis=-1)
+    cells = jnp.where(counted, loss(jnp.where(spread, outputs, 0.0), safe), 0.0)
+    # Without gaps each lead weighs the same; with gaps each observation does.
+    total = jnp.where(counted, weight[:, None], 0.0).sum(axis=(1, 2, 3, 4))
+    weighted = (cells * weight[:, None]).sum(axis=(2, 3)) / scale
+    return weighted.sum(axis=(1, 2)) / jnp.where(total > 0, total, 1.0)

@@ -9,33 +9,52 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from gridcast.accelerator import jit
 from gridcast.config.schema import TrainConfig
-from gridcast.frames.windows import gather_inputs, gather_targets
-from gridcast.training.losses import masked_mse
+from gridcast.frames.places import Place, take, take_rows, take_static
+from gridcast.frames.windows import FrameSeries
+from gridcast.models import Inputs
+from gridcast.training.losses import LOSSES, masked_mean
 
 LOGGED = ("loss", "gradient_norm", "parameter_norm", "update_norm")
 
 
 class DeviceSeries(NamedTuple):
-    """The whole series, resident on the device; batches are integer positions in it."""
+    """The whole series, resident on the device; batches are integer positions in it.
 
-    values: Float[Array, "series lat lon channel"]
-    season: Float[Array, "series 2"]
-    weight: Float[Array, "lat lon"]
-    scale: Float[Array, " lead"]
+    Attributes:
+      weight: of each cell and target in the loss, 0 off the mask.
+      scale: the loss that counts as 1.
+    """
+
+    frames: FrameSeries
+    weight: Float[Array, "out_lat out_lon target"]
+    scale: Float[Array, "lead target"]
+
+
+class Weights(NamedTuple):
+    """What a model has learned: its parameters, and the running statistics of batch norms."""
+
+    params: Any
+    statistics: Any
 
 
 class TrainState(NamedTuple):
     """Everything that a step changes."""
 
     params: Any
+    statistics: Any
     optimizer: Any
     step: Int[Array, ""]
+
+    @property
+    def weights(self) -> Weights:
+        return Weights(self.params, self.statistics)
 
 
 def make_optimizer(config: TrainConfig, total_steps: int) -> optax.GradientTransformation:
@@ -57,14 +76,35 @@ def make_optimizer(config: TrainConfig, total_steps: int) -> optax.GradientTrans
 
 @dataclass(frozen=True)
 class Stepper:
-    """Compiled functions for one model, made once for a run."""
+    """Compiled functions for one model, made once for a run.
+
+    Attributes:
+      fixed: what the model carries beside weights and statistics.
+      first: steps from the initial date to the first lead; 0 to learn the frame itself.
+      gaps: whether values may lack.
+      whole: one answer for a window, not a field.
+      teach_until: the step at which scheduled sampling has faded out; 0: no such sampling.
+      penalty: (l1, l2) times the sums of absolute and squared weights, in the training loss.
+      noise: standard deviation added to the inputs in training.
+      places: draws where in the grid a batch is taken from; None: the whole grid.
+      everywhere: whether validation, too, needs places: the model works on patches.
+    """
 
     graph: nnx.GraphDef
     fixed: Any
     optimizer: optax.GradientTransformation
+    loss: str
     inputs: int
     leads: int
     seed: int
+    first: int = 1
+    gaps: bool = False
+    whole: bool = False
+    teach_until: int = 0
+    penalty: tuple[float, float] = (0.0, 0.0)
+    noise: float = 0.0
+    places: Callable[[Array, int], Place] | None = None
+    everywhere: bool = False
 
     @cached_property
     def run(self) -> Callable[..., tuple[TrainState, Array]]:
@@ -76,15 +116,71 @@ class Stepper:
         """`_losses`, compiled."""
         return jit(self._losses)
 
-    def start(self, params: Any) -> TrainState:
-        return TrainState(params, self.optimizer.init(params), jnp.zeros((), jnp.int32))
+    @cached_property
+    def reference_losses(self) -> Callable[..., Array]:
+        """`_reference_losses`, compiled."""
+        return jit(self._reference_losses)
 
-    def _loss(self, params: Any, series: DeviceSeries, initial: Array, key: Array | None) -> Array:
-        model = nnx.merge(self.graph, params, self.fixed)
-        frames = gather_inputs(series.values, initial, self.inputs)
-        season = gather_inputs(series.season, initial, self.inputs)
-        target = gather_targets(series.values, initial, self.leads)
-        return masked_mse(model(frames, season, key), target, series.weight, series.scale)
+    def start(self, weights: Weights) -> TrainState:
+        optimizer = self.optimizer.init(weights.params)
+        return TrainState(*weights, optimizer, jnp.zeros((), jnp.int32))
+
+    def example(self, series: DeviceSeries, initial: Int[np.ndarray, " batch"]) -> Inputs:
+        """What the model is given for these windows, in validation."""
+        return self._batch(series, jnp.asarray(initial), None, 0.0)[0]
+
+    def _batch(
+        self, series: DeviceSeries, initial: Array, key: Array | None, rate: Array | float
+    ) -> tuple[Inputs, Array, Array]:
+        """What the model is given, what is to be forecast, and the weight of each cell."""
+        frames = series.frames
+        past = initial[:, None] + jnp.arange(1 - self.inputs, 1)
+        ahead = initial[:, None] + jnp.arange(self.first, self.first + self.leads)
+        place, noise, dropout = None, None, None
+        if key is not None:
+            where, noise, dropout = jax.random.split(key, 3)
+            place = None if self.places is None else self.places(where, initial.size)
+        elif self.places is not None and self.everywhere:
+            # The same places for the same windows: validations can be compared.
+            place = self.places(jax.random.fold_in(jax.random.key(0), initial[0]), initial.size)
+        spot = None if self.whole else place
+        values = take(frames.values, past, place)
+        count = series.weight.shape[-1]
+        source = frames.values[..., :count] if frames.last is None else frames.last
+        last = take(source, initial[:, None], spot)[:, 0]
+        answers = take(source, past, None) if self.whole else None
+        targets = take(source if frames.targets is None else frames.targets, ahead, spot)
+        weight = series.weight[None] if spot is None else take_static(series.weight, spot)
+        if place is not None and place.signs is not None:
+            signs = place.signs[:, None, None, None]
+            values = values * signs
+            if not self.whole:
+                last, targets = last * signs[:, 0, ..., :count], targets * signs[..., :count]
+        if noise is not None and self.noise:
+            # Cells off the mask are exactly 0, and stay so.
+            normal = jax.random.normal(noise, values.shape)
+            values = jnp.where(values == 0, 0.0, values + self.noise * normal)
+        known = take_rows(frames.known, jnp.concatenate([past, ahead], axis=1), place)
+        truth = targets if self.teach_until and key is not None else None
+        month = frames.month[ahead]
+        inputs = Inputs(values, known, month, last, place, truth, rate, dropout, answers)
+        return inputs, targets, weight
+
+    def _loss(
+        self,
+        weights: Weights,
+        series: DeviceSeries,
+        initial: Array,
+        key: Array | None,
+        rate: Array | float = 0.0,
+    ) -> tuple[Array, Any]:
+        """The loss of each window, and the statistics after it."""
+        model = nnx.merge(self.graph, weights.params, weights.statistics, self.fixed)
+        inputs, targets, weight = self._batch(series, initial, key, rate)
+        loss = masked_mean(
+            LOSSES[self.loss], model(inputs), targets, weight, series.scale, gaps=self.gaps
+        )
+        return loss, nnx.state(model, nnx.BatchStat)
 
     def _run(
         self,
@@ -103,20 +199,53 @@ class Stepper:
         def one(i: Array, carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
             state, log = carry
             key = jax.random.fold_in(root, state.step)
-            loss, gradient = jax.value_and_grad(
-                lambda params: self._loss(params, series, batches[i], key).mean()
-            )(state.params)
+            rate = 1.0 - jnp.minimum(state.step / max(self.teach_until, 1), 1.0)
+
+            def objective(params: Any) -> tuple[Array, Any]:
+                weights = Weights(params, state.statistics)
+                loss, statistics = self._loss(weights, series, batches[i], key, rate)
+                return loss.mean() + self._penalty(params), statistics
+
+            (loss, statistics), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
             updates, optimizer = self.optimizer.update(gradient, state.optimizer, state.params)
             params = optax.apply_updates(state.params, updates)
             norms = (optax.tree.norm(tree) for tree in (gradient, params, updates))
             log = log.at[i].set(jnp.stack([loss, *norms]))
-            return TrainState(params, optimizer, state.step + 1), log
+            return TrainState(params, statistics, optimizer, state.step + 1), log
 
         log = jnp.full((batches.shape[0], len(LOGGED)), jnp.nan)
         return jax.lax.fori_loop(first, last, one, (state, log))
 
+    def _penalty(self, params: Any) -> Array | float:
+        """On weights; biases and norms are free."""
+        l1, l2 = self.penalty
+        if not l1 and not l2:
+            return 0.0
+        leaves = [p for p in jax.tree.leaves(params) if p.ndim > 1]
+        return sum(l1 * jnp.abs(p).sum() + l2 * (p**2).sum() for p in leaves)
+
     def _losses(
-        self, params: Any, series: DeviceSeries, batches: Int[Array, "step batch"]
+        self, weights: Weights, series: DeviceSeries, batches: Int[Array, "step batch"]
     ) -> Float[Array, "step batch"]:
         """The loss of each window, without dropout."""
-        return jax.lax.map(lambda initial: self._loss(params, series, initial, None), batches)
+        return jax.lax.map(lambda initial: self._loss(weights, series, initial, None)[0], batches)
+
+    def _reference_losses(
+        self, weights: Weights, series: DeviceSeries, batches: Int[Array, "step batch"]
+    ) -> tuple[Float[Array, "step lead target"], Float[Array, "step lead target"]]:
+        """Of the reference: sums of loss times weight, and of weight, over each batch."""
+        model = nnx.merge(self.graph, weights.params, weights.statistics, self.fixed)
+
+        def of(initial: Array) -> tuple[Array, Array]:
+            inputs, targets, weight = self._batch(series, initial, None, 0.0)
+            last = jnp.where(jnp.isfinite(inputs.last), inputs.last, 0.0)
+            spot = None if self.whole else inputs.place
+            outputs = model.head.reference(last, inputs.month, spot)
+            seen = jnp.isfinite(targets) & (weight[:, None] > 0)
+            wide = jnp.repeat(seen, outputs.shape[-1] // targets.shape[-1], axis=-1)
+            safe = jnp.where(seen, targets, 0.0)
+            cells = LOSSES[self.loss](jnp.where(wide, outputs, 0.0), safe)
+            area = jnp.where(seen, weight[:, None], 0.0)
+            return (cells * area).sum(axis=(0, 2, 3)), area.sum(axis=(0, 2, 3))
+
+        return jax.lax.map(of, batches)

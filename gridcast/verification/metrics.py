@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from gridcast.errors import DataError
 
@@ -17,7 +18,8 @@ class Pairs:
     """Forecast and observed anomalies, and which of them are judged.
 
     Attributes:
-      forecast, observed: units of the series, 0 or NaN off the mask.
+      forecast, observed: units of the series, 0 or NaN off the mask. Inside it an observation may
+        be NaN where `gaps` says so: then the cell does not count at that date.
       verified: True where the window's forecast at this lead is judged; each lead judges the same
         number of dates.
       weight: relative cell area, 0 off the mask.
@@ -27,6 +29,7 @@ class Pairs:
     observed: Fields
     verified: Bool[np.ndarray, "window lead"]
     weight: Float[np.ndarray, "lat lon"]
+    gaps: bool = False
 
     def __post_init__(self) -> None:
         if not self.verified.any(axis=0).all():
@@ -34,17 +37,27 @@ class Pairs:
         inside = (self.weight > 0) & self.verified[:, :, None, None]
         if not np.isfinite(self.forecast[inside]).all():
             raise DataError("a forecast is not finite inside the mask")
-        if not np.isfinite(self.observed[inside]).all():
+        if not self.gaps and not np.isfinite(self.observed[inside]).all():
             raise DataError("an observation is missing inside the mask")
 
+    @cached_property
+    def _counted(self) -> Bool[np.ndarray, "window lead lat lon"]:
+        counted = self.verified[:, :, None, None] & (self.weight > 0)
+        return counted & np.isfinite(self.observed) if self.gaps else counted
+
+    @cached_property
+    def _dates(self) -> Int[np.ndarray, "lead lat lon"]:
+        return self._counted.sum(axis=0)
+
     def mean(self, fields: Fields) -> Float[np.ndarray, "lead lat lon"]:
-        """Mean over the verification dates of each lead, per cell; 0 off the mask."""
-        verified = self.verified[:, :, None, None]
-        judged = np.where(verified & (self.weight > 0), fields, 0.0)
-        return judged.sum(axis=0, dtype=np.float64) / verified.sum(axis=0)
+        """Mean over the verification dates of each lead, per cell; 0 where there is none."""
+        total = np.where(self._counted, fields, 0.0).sum(axis=0, dtype=np.float64)
+        return total / np.maximum(self._dates, 1)
 
     def area_mean(self, fields: Float[np.ndarray, "lead lat lon"]) -> Float[np.ndarray, " lead"]:
-        return np.einsum("lxy,xy->l", fields, self.weight) / self.weight.sum()
+        """Mean over area, each cell by as many dates as it was observed on."""
+        weight = self.weight * self._dates
+        return np.einsum("lxy,lxy->l", fields, weight) / weight.sum(axis=(1, 2))
 
 
 def rmse(pairs: Pairs) -> Float[np.ndarray, " lead"]:

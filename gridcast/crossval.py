@@ -1,0 +1,89 @@
+"""Cross-validation: blocks of years left out in turn, forecast by models that never saw them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import xarray as xr
+
+from gridcast.config import Config
+from gridcast.experiment import clear, require_writable, said, write_scores
+from gridcast.fitting import fit_setup
+from gridcast.frames.splits import Splits, blocked_folds
+from gridcast.labelling import label_forecast
+from gridcast.opening import Source, open_source
+from gridcast.preparation import complete_series, prepare
+from gridcast.run import Run
+from gridcast.sources.netcdf import write_netcdf
+from gridcast.timeaxis import TimeAxis, label
+from gridcast.verification.hindcast import Hindcast, joined
+from gridcast.verification.scores import score
+
+_log = logging.getLogger("gridcast")
+
+
+def cross_validate(
+    config: Config, dataset: xr.Dataset | xr.DataArray | None = None
+) -> list[xr.Dataset]:
+    """Train once for each block of years, on the others, and score all blocks together.
+
+    Blocks are of whole years, from the first training to the last test date of the config. Around
+    the block that is forecast, and the next one, which is the validation, `crossval.buffer` steps
+    belong to nobody.
+
+    Args:
+      dataset: a series in memory to use in place of `data`.
+
+    Returns:
+      The scores of each variable that is forecast, over all years. They, and the out-of-fold
+      forecasts of each block, are written into `output.directory`.
+
+    Raises:
+      ConfigError, DataError: as `train`; or too few years for the folds.
+    """
+    config = config.with_directory("runs/crossval")
+    directory = Path(str(config.output.directory))
+    require_writable(directory, resume=False)
+    source = open_source(config, dataset)
+    _, axis = complete_series(config, source)
+    made = []
+    for number, splits in enumerate(folds(config, axis), 1):
+        dates = axis.times[splits.test]
+        _log.info(
+            "fold %d of %d: forecasts of %s to %s",
+            number,
+            config.crossval.folds,
+            label(dates[0]),
+            label(dates[-1]),
+        )
+        run, hindcast = _forecast_block(config, source, splits, directory / f"fold{number}")
+        made.append(hindcast)
+        labelled = label_forecast(run.fields, hindcast.made, axis, hindcast.initial, run.attributes)
+        write_netcdf(labelled, directory / f"hindcast_fold{number}.nc")
+    scores = score(joined(made), run.fields, _about(run, config), config.verification)
+    write_scores(scores, directory)
+    _log.info("%s\nout-of-fold forecasts of all years are in %s", said(scores), directory)
+    return scores
+
+
+def folds(config: Config, axis: TimeAxis) -> list[Splits]:
+    """The splits of each fold."""
+    buffer = config.crossval.buffer or config.frames.inputs + config.frames.leads
+    return blocked_folds(axis, config.splits, config.crossval.folds, buffer)
+
+
+def _forecast_block(
+    config: Config, source: Source, splits: Splits, directory: Path
+) -> tuple[Run, Hindcast]:
+    require_writable(directory, resume=False)
+    setup = prepare(config, source, splits)
+    clear(directory)
+    run = Run.restore(directory, fit_setup(setup, directory, resume=False))
+    return run, run.hindcast_of(setup.series, setup.axis, splits)
+
+
+def _about(run: Run, config: Config) -> dict[str, str]:
+    count = config.crossval.folds
+    source = f"{run.attributes['source']}, {count} folds, each forecast by models of the others"
+    return run.attributes | {"source": source}

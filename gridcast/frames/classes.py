@@ -1,0 +1,131 @@
+"""Classes of scaled anomalies by calendar month: their edges, and how often each occurs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int
+from scipy.special import ndtr
+
+from gridcast.config.frames import ClassesConfig
+from gridcast.errors import DataError
+from gridcast.frames.skew import sample_quantiles
+
+_TERCILES = np.array([1.0, 2.0]) / 3.0
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Fitted on training dates only. The first index is the calendar month, January first.
+
+    Attributes:
+      labels: of the classes, from low to high.
+      edges: between neighbouring classes, scaled anomalies; a value on an edge belongs below it.
+        0 off the mask and where nothing was observed in a month; NaN in a month without dates.
+      odds: probabilities of the classes, summing to 1: how often each occurred, with Jeffreys'
+        prior (half an occurrence of each); equal off the mask.
+    """
+
+    labels: list[str]
+    edges: Float32[np.ndarray, "12 boundary lat lon channel"]
+    odds: Float32[np.ndarray, "12 class lat lon channel"]
+
+    @classmethod
+    def fit(
+        cls,
+        config: ClassesConfig,
+        scaled: Float[np.ndarray, "time lat lon channel"],
+        months: Int[np.ndarray, " time"],
+        mask: Bool[np.ndarray, "lat lon"],
+        boundaries_of_values: Float[np.ndarray, "12 boundary lat lon channel"] | None,
+    ) -> Classes:
+        """Edges of terciles from the anomalies, or the given ones, and the odds of the classes.
+
+        Args:
+          scaled: scaled anomalies of training dates; NaN where nothing was observed.
+          months: 1 to 12, of each date.
+          boundaries_of_values: thresholds as scaled anomalies of each month, for kind thresholds;
+            None for terciles.
+        """
+        on_mask = mask[..., None]
+        if boundaries_of_values is None:
+            edges = np.full((12, _TERCILES.size, *scaled.shape[1:]), np.nan)
+            for month in np.unique(months):
+                dates = scaled[months == month]
+                found = sample_quantiles(dates.reshape(len(dates), -1), _TERCILES)
+                edges[month - 1] = np.nan_to_num(found).reshape(edges.shape[1:])
+        else:
+            edges = np.where(on_mask, boundaries_of_values, 0.0)
+        edges = np.where(on_mask | np.isnan(edges), edges, 0.0).astype(np.float32)
+        odds = np.full((12, config.count, *scaled.shape[1:]), 1.0 / config.count)
+        draft = cls(config.labels, edges, odds.astype(np.float32))
+        number = draft.classify(scaled, months)
+        for month in np.unique(months):
+            one = number[months == month]
+            times = np.stack([(one == k).sum(axis=0) for k in range(config.count)])
+            share = (times + 0.5) / (times.sum(axis=0) + 0.5 * config.count)
+            odds[month - 1] = np.where(on_mask, share, 1.0 / config.count)
+        return cls(config.labels, edges, odds.astype(np.float32))
+
+    def edges_at(
+        self, months: Int[np.ndarray, "*batch"]
+    ) -> Float32[np.ndarray, "*batch boundary lat lon channel"]:
+        """The edges that hold in these calendar months, 1 to 12.
+
+        Raises:
+          DataError: terciles of a month without training dates.
+        """
+        # The months are few, the dates many.
+        asked = np.unique(months)
+        absent = asked[np.isnan(self.edges[asked - 1]).any(axis=(1, 2, 3, 4))]
+        if absent.size:
+            raise DataError(
+                f"terciles: the training dates hold no month {absent.tolist()}\n"
+                "  expected: training dates in every calendar month that is forecast\n"
+                "  fix: a longer splits.train, or target.classes.kind: thresholds"
+            )
+        return self.edges[months - 1]
+
+    def classify(
+        self, scaled: Float[np.ndarray, "time lat lon channel"], months: Int[np.ndarray, " time"]
+    ) -> Float32[np.ndarray, "time lat lon channel"]:
+        """The class of each value: the number of edges below it; NaN where the value is NaN.
+
+        Raises:
+          DataError: terciles of a month without training dates.
+        """
+        # In float32 as the edges: a value that lies on an edge must not seem to lie above it.
+        values = scaled.astype(np.float32)[:, None]
+        number = (values > self.edges_at(months)).sum(axis=1)
+        return np.where(np.isnan(scaled), np.nan, number).astype(np.float32)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a checkpoint keeps."""
+        return {"edges": self.edges, "odds": self.odds}
+
+    @classmethod
+    def restore(cls, config: ClassesConfig, arrays: dict[str, np.ndarray]) -> Classes:
+        """The inverse of `arrays`."""
+        return cls(config.labels, arrays["edges"], arrays["odds"])
+
+
+def gaussian_probabilities(
+    mean: Float[np.ndarray, "window lead lat lon channel"],
+    deviation: Float[np.ndarray, "lead lat lon channel"],
+    edges: Float[np.ndarray, "window lead boundary lat lon channel"],
+) -> Float32[np.ndarray, "window lead lat lon channel class"]:
+    """Probabilities of the classes of a normal distribution; they sum to 1.
+
+    Args:
+      deviation: standard deviation of the forecast's error; where it is 0 the class is certain.
+      edges: ascending, as `Classes.edges_at` gives them, in the units of `mean`.
+    """
+    bounds = np.moveaxis(edges, 2, -1).astype(np.float64)
+    distance = bounds - mean[..., None]
+    spread = np.broadcast_to(deviation[None, ..., None], distance.shape)
+    certain = spread == 0
+    below = np.where(certain, distance >= 0, ndtr(distance / np.where(certain, 1.0, spread)))
+    below = np.where(np.isnan(distance), np.nan, below)
+    none = np.zeros_like(below[..., :1])
+    return np.diff(np.concatenate([none, below, none + 1.0], axis=-1), axis=-1).astype(np.float32)

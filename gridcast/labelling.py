@@ -1,0 +1,160 @@
+"""Forecasts as labelled data in physical units: CF coordinates, mask and attributes."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float, Int
+
+from gridcast.frames.fields import AMOUNTS, Fields
+from gridcast.frames.transform import FrameTransform
+from gridcast.sources.units import family
+from gridcast.sources.values import is_difference
+from gridcast.timeaxis import TimeAxis
+
+CONVENTIONS = "CF-1.11"
+_HOURS = {"day": 24.0, "hour": 1.0, "minute": 1.0 / 60.0}
+_DIMS = ("forecast_reference_time", "forecast_period", "lat", "lon")
+
+
+def label_forecast(
+    fields: Fields,
+    forecast: Float[np.ndarray, "window lead lat lon output"],
+    axis: TimeAxis,
+    initial: Int[np.ndarray, " window"],
+    attributes: dict[str, str],
+) -> xr.Dataset:
+    """A CF data set: values in the units of each series, or probabilities of classes.
+
+    Dimensions forecast_reference_time, forecast_period, lat, lon (and, first of the last three,
+    category); NaN off the mask. `time` is the valid date of each pair. Months and years are
+    counted as steps, shorter units in hours.
+    """
+    times = valid_times(axis, initial, forecast.shape[1])
+    steps = np.arange(1, forecast.shape[1] + 1) * axis.every
+    if axis.unit in _HOURS:
+        period, units = steps * _HOURS[axis.unit], "hours"
+    else:
+        period, units = steps.astype(np.int32), axis.unit
+    no_leap = {"units_metadata": "leap_seconds: none"}
+    grid = fields.targets[0].grid
+    dataset = xr.Dataset(
+        _probabilities(fields, forecast)
+        if fields.classes is not None
+        else _values(fields, forecast, times),
+        coords={
+            "forecast_reference_time": (
+                _DIMS[0],
+                axis.times[initial],
+                {"standard_name": "forecast_reference_time", **no_leap},
+            ),
+            "forecast_period": (
+                _DIMS[1],
+                period,
+                {"standard_name": "forecast_period", "units": units},
+            ),
+            "time": (
+                _DIMS[:2],
+                times,
+                {"standard_name": "time", "long_name": "time that the forecast is for", **no_leap},
+            ),
+            "lat": (_DIMS[2], grid.lat, LATITUDE),
+            "lon": (_DIMS[3], grid.lon, LONGITUDE),
+        },
+    )
+    if fields.classes is not None:
+        about = {"long_name": "class of the value, from low to high"}
+        dataset = dataset.assign_coords(category=("category", fields.classes.labels, about))
+    dataset.attrs = of_file(attributes)
+    # A record dimension: forecasts of further dates can be added to the file.
+    dataset.encoding["unlimited_dims"] = {_DIMS[0]}
+    return dataset
+
+
+def valid_times(axis: TimeAxis, initial: Int[np.ndarray, " window"], leads: int) -> np.ndarray:
+    """[window lead] the date that each forecast is for."""
+    return axis.times_at(axis.steps[initial][:, None] + np.arange(1, leads + 1))
+
+
+def physical_values(
+    fields: Fields, forecast: Float[np.ndarray, "window lead lat lon target"], times: np.ndarray
+) -> list[Float[np.ndarray, "window lead lat lon"]]:
+    """Values of each target in its units, NaN off the mask.
+
+    Args:
+      forecast: what the model's head forecasts: scaled anomalies, or amounts.
+      times: as `valid_times`.
+    """
+    if fields.config.train.loss == AMOUNTS:
+        return [t.masked(forecast[..., i]) for i, t in enumerate(fields.targets)]
+    return [t.physical(forecast[..., i], times) for i, t in enumerate(fields.targets)]
+
+
+def class_axis(
+    fields: Fields, forecast: Float[np.ndarray, "window lead lat lon output"]
+) -> Float[np.ndarray, "window lead lat lon target class"]:
+    """The classes of each target, which lie side by side, on an axis of their own."""
+    return forecast.reshape(*forecast.shape[:-1], len(fields.targets), -1)
+
+
+def _values(fields: Fields, forecast: np.ndarray, times: np.ndarray) -> dict[str, Any]:
+    values = physical_values(fields, forecast, times)
+    return {
+        target.variable: (_DIMS, value, _about(target))
+        for target, value in zip(fields.targets, values, strict=True)
+    }
+
+
+def _probabilities(fields: Fields, forecast: np.ndarray) -> dict[str, Any]:
+    split = class_axis(fields, forecast)
+    found = {}
+    for i, target in enumerate(fields.targets):
+        probability = np.where(target.grid.mask[:, :, None], split[..., i, :], np.nan)
+        about = {
+            "long_name": f"forecast probability of each class of {_title(target)}",
+            "units": "1",
+        }
+        dims = (*_DIMS[:2], "category", *_DIMS[2:])
+        found[f"{target.variable}_probability"] = (
+            dims,
+            np.moveaxis(probability, -1, 2).astype(np.float32),
+            about,
+        )
+    return found
+
+
+def _title(transform: FrameTransform) -> str:
+    return str(transform.attributes.get("long_name", transform.variable))
+
+
+def _about(transform: FrameTransform) -> dict[str, Any]:
+    about = dict(transform.attributes)
+    about["long_name"] = f"forecast of {_title(transform)}"
+    if family(transform.units) == "temperature":
+        field = xr.DataArray(name=transform.variable, attrs=transform.attributes)
+        kind = "difference" if is_difference(field) else "on_scale"
+        about["units_metadata"] = f"temperature: {kind}"
+    return about
+
+
+def of_file(attributes: dict[str, str]) -> dict[str, str]:
+    """Global attributes with those that CF wants in every file."""
+    now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"Conventions": CONVENTIONS, "history": f"{now} gridcast", **attributes}
+
+
+LATITUDE = {
+    "standard_name": "latitude",
+    "long_name": "latitude",
+    "units": "degrees_north",
+    "axis": "Y",
+}
+LONGITUDE = {
+    "standard_name": "longitude",
+    "long_name": "longitude",
+    "units": "degrees_east",
+    "axis": "X",
+}
