@@ -100,9 +100,8 @@ def _regression(values: np.ndarray, training: TrainingSeries, lead: int) -> np.n
         return np.zeros(values.shape[1:], np.float32)
     before = values[now]
     if training.seen is not None:
-        # Values that lack are 0 and add nothing to the product; pairs without both must not
-        # count in the square either.
-        before = np.where(training.seen[later], before, 0.0)
+        # Only pairs of which both were observed count, in the product and in the square.
+        before = np.where(training.seen[now] & training.seen[later], before, 0.0)
     product = np.einsum("txyc,txyc->xyc", before, values[later], dtype=np.float64)
     square = np.einsum("txyc,txyc->xyc", before, before, dtype=np.float64)
     return np.where(square > 0, product / np.where(square > 0, square, 1.0), 0.0).astype(np.float32)

@@ -203,13 +203,13 @@ class Run:
     def _open(self, data: Data | None) -> tuple[list[xr.DataArray], TimeAxis]:
         """The series on this run's grid, in this run's units, their gaps treated as in training."""
         source = open_source(self.config, data)
-        gaps = self.config.frames.missing != "error"
+        missing = self.config.frames.missing
         series = []
         for one, trained in zip(source.series, self.fields.inputs, strict=True):
             moved = _in_units(one, trained.units)
-            if not gaps:
+            if missing == "error":
                 require_complete(moved)
-            series.append(_on_grid(moved, trained.grid, gaps=gaps))
+            series.append(_on_grid(moved, trained.grid, gaps=missing == "mask"))
         axis = TimeAxis.of(series[0]["time"].values)
         trained = (self.transform.climatology.unit, self.transform.every)
         if (axis.unit, axis.every) != trained:
@@ -217,7 +217,8 @@ class Run:
                 f"the step of the data is: {axis.frequency}\n"
                 f"  expected: {self.transform.step}, as in training"
             )
-        if not gaps:  # dates that lack are in nobody's way as long as no forecast needs them
+        # Dates that lack are in nobody's way as long as no forecast needs them.
+        if missing == "error":
             return series, axis
         return complete_series(self.config, replace(source, series=series))
 
@@ -245,11 +246,12 @@ class Run:
         seen = (history >= 0) & frames
         least = self.config.frames.least if self.config.frames.missing == "mask" else inputs
         if seen.sum() < least or not seen[0, -1]:
+            dates = f"{inputs} dates" if least == inputs else f"{least} of the {inputs} dates"
             raise DataError(
-                f"the forecast from {label(axis.times[last])} needs {least} of the {inputs} dates "
-                f"up to it, and that date itself; found {int(seen.sum())}\n"
-                f"  found: {label(axis.times[0])} to "
-                f"{label(axis.times[-1])}{'; gaps: ' + axis.gaps[-1] if axis.gaps else ''}"
+                f"the forecast from {label(axis.times[last])} needs the {dates} up to it, itself "
+                f"among them; found {int(seen.sum())}\n  found: {label(axis.times[0])} to "
+                f"{label(axis.times[-1])}{'; gaps: ' + axis.gaps[-1] if axis.gaps else ''}\n"
+                "  fix: an earlier --start, or data that reach further back"
             )
         return np.array([last])
 

@@ -145,7 +145,7 @@ MISFITS = {
     "every second month": (lambda d: d.isel(time=slice(None, None, 2)), "step.*2 months"),
     "two dates": (
         lambda d: d.isel(time=slice(-2, None)),
-        "needs 3 of the 3 dates up to it, and that date itself; found 2",
+        "needs the 3 dates up to it, itself among them; found 2",
     ),
     "other units": (lambda d: d.assign(sst=d["sst"].assign_attrs(units="m")), "units 'm'"),
     "a gap before the end": (
@@ -180,7 +180,7 @@ def test_a_start_date_forecasts_as_if_the_data_ended_there(run, sea):
         ("soon", "start is no date: 'soon'"),
         (
             "1950-02",
-            "from 1950-02-01 needs 3 of the 3 dates up to it, and that date itself; found 2",
+            "from 1950-02-01 needs the 3 dates up to it, itself among them; found 2",
         ),
     ],
 )

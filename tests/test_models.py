@@ -201,11 +201,13 @@ def trained_forecast(case: Case, inputs: Inputs) -> np.ndarray:
 def inputs_of(case: Case) -> Inputs:
     frames = random(BATCH, TIME, *case.size, VARIABLES, seed=11) * mask_of(case.size)[:, :, None]
     last = random(BATCH, *case.out, case.targets, seed=12)
+    past = jnp.asarray(random(BATCH, TIME, 1, 1, case.targets, seed=14)) if case.whole else None
     return Inputs(
         jnp.asarray(frames),
         jnp.asarray(random(BATCH, TIME + LEADS, case.size[0], KNOWN, seed=13)),
         jnp.array([[1, 2], [12, 1], [6, 7]]),
         jnp.asarray(last * target_mask(case)),
+        past=past,
     )
 
 
@@ -276,6 +278,7 @@ def test_every_weight_and_every_input_has_a_share_in_the_forecast(case):
     for time in range(TIME):
         assert (np.abs(inputs.frames[:, time]).max(axis=(0, 1, 2)) > 0).all(), f"frame {time}"
         assert (np.abs(inputs.known[:, time]).max(axis=(0, 1)) > 0).all(), f"date {time}"
+        assert inputs.past is None or (np.abs(inputs.past[:, time]) > 0).any(), f"past {time}"
 
 
 @each([*ALONE, *CASES[-3:]])
@@ -340,7 +343,8 @@ def test_a_frame_that_lacks_changes_nothing_whatever_is_known_of_its_date(case, 
 def test_a_padded_window_is_the_shorter_window(case):
     inputs = inputs_of(case)
     padded = inputs._replace(frames=inputs.frames.at[:, 0].set(jnp.nan))
-    shorter = inputs._replace(frames=inputs.frames[:, 1:], known=inputs.known[:, 1:])
+    past = None if inputs.past is None else inputs.past[:, 1:]
+    shorter = inputs._replace(frames=inputs.frames[:, 1:], known=inputs.known[:, 1:], past=past)
     found, expected = (trained_forecast(case, one) for one in (padded, shorter))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert np.abs(trained_forecast(case, inputs) - expected).max() > 1e-4

@@ -11,6 +11,9 @@ from jaxtyping import Bool, Float
 from gridcast.errors import DataError
 from gridcast.timeaxis import Unit, season_fields
 
+# Combinations of terms that the dates determine this much worse than others are left open.
+_OPEN = 1e-3
+
 
 @dataclass(frozen=True)
 class Climatology:
@@ -70,13 +73,8 @@ class Climatology:
                 f"a climatology of {terms.shape[1]} coefficients needs as many training dates, "
                 f"found {terms.shape[0]}\n  fix: longer training, or fewer harmonics"
             )
-        inside = values[:, mask].astype(np.float64)
         coefficients = np.zeros((terms.shape[1], *mask.shape))
-        coefficients[:, mask] = (
-            np.linalg.lstsq(terms, inside, rcond=None)[0]
-            if np.isfinite(inside).all()
-            else _with_gaps(terms, inside)
-        )
+        coefficients[:, mask] = _least_squares(terms, values[:, mask].astype(np.float64), kind)
         return cls(kind, harmonics, trend, draft.middle, unit, coefficients)
 
     def at(self, times: np.ndarray) -> Float[np.ndarray, "time lat lon"]:
@@ -96,10 +94,14 @@ class Climatology:
         return np.stack(columns, axis=1)
 
 
-def _with_gaps(
-    terms: Float[np.ndarray, "time term"], values: Float[np.ndarray, "time cell"]
+def _least_squares(
+    terms: Float[np.ndarray, "time term"], values: Float[np.ndarray, "time cell"], kind: str
 ) -> Float[np.ndarray, "term cell"]:
-    """Least squares of each cell over the dates that it was observed on."""
+    """Of each cell over the dates that it was observed on.
+
+    A season that was never observed leaves a part of the coefficients open: of all solutions the
+    one is taken that departs least from the cell's mean.
+    """
     seen = np.isfinite(values)
     fewest = int(seen.sum(axis=0).min())
     if fewest < terms.shape[1]:
@@ -108,7 +110,14 @@ def _with_gaps(
             f"cell, one has {fewest} in training\n"
             "  fix: longer training, fewer harmonics, or cut the cell out with data.region"
         )
-    normal = np.einsum("tc,ti,tj->cij", seen.astype(np.float64), terms, terms, optimize=True)
-    right = np.where(seen, values, 0.0).T @ terms
-    # A month that a cell was never observed in leaves its coefficient open: the smallest is taken.
-    return np.einsum("cij,cj->ic", np.linalg.pinv(normal, hermitian=True), right)
+    mean = np.nanmean(values, axis=0)
+    departure = values - mean
+    if seen.all():
+        solution = np.linalg.lstsq(terms, departure, rcond=_OPEN)[0]
+    else:
+        normal = np.einsum("tc,ti,tj->cij", seen.astype(np.float64), terms, terms, optimize=True)
+        right = np.where(seen, departure, 0.0).T @ terms
+        inverse = np.linalg.pinv(normal, rcond=_OPEN**2, hermitian=True)
+        solution = np.einsum("cij,cj->ic", inverse, right)
+    solution[: 12 if kind == "monthly" else 1] += mean
+    return solution

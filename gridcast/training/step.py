@@ -154,8 +154,8 @@ class Stepper:
         if place is not None and place.signs is not None:
             signs = place.signs[:, None, None, None]
             values = values * signs
-            if not self.whole:
-                last, targets = last * signs[:, 0, ..., :count], targets * signs[..., :count]
+            last, targets = last * signs[:, 0, ..., :count], targets * signs[..., :count]
+            answers = None if answers is None else answers * signs[..., :count]
         if noise is not None and self.noise:
             # Cells off the mask are exactly 0, and stay so.
             normal = jax.random.normal(noise, values.shape)

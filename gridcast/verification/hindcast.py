@@ -140,11 +140,13 @@ def _reference_odds(
         if name == "climatology":
             continue
         if name == "persistence":
-            now = np.nan_to_num(fields.observed_classes(answers, axis)[initial])
+            now = fields.observed_classes(answers, axis)[initial]
             count = odds.shape[-1]
-            stays = np.eye(count)[now.astype(int)]
+            stays = np.eye(count)[np.nan_to_num(now).astype(int)]
             stays = LEAST_PROBABILITY + (1 - count * LEAST_PROBABILITY) * stays
-            found[name] = np.broadcast_to(stays[:, None], odds.shape)
+            # A class that was not observed cannot stay.
+            seen = np.isfinite(now)[:, None, ..., None]
+            found[name] = np.where(seen, stays[:, None], odds)
             continue
         reference = fit(training, leads)
         mean = reference(training.values[initial][:, None])

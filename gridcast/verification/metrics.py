@@ -55,9 +55,10 @@ class Pairs:
         return total / np.maximum(self._dates, 1)
 
     def area_mean(self, fields: Float[np.ndarray, "lead lat lon"]) -> Float[np.ndarray, " lead"]:
-        """Mean over area, each cell by as many dates as it was observed on."""
+        """Mean over area, each cell by as many dates as it was observed on; NaN without any."""
         weight = self.weight * self._dates
-        return np.einsum("lxy,lxy->l", fields, weight) / weight.sum(axis=(1, 2))
+        total, area = np.einsum("lxy,lxy->l", fields, weight), weight.sum(axis=(1, 2))
+        return np.divide(total, area, out=np.full_like(total, np.nan), where=area > 0)
 
 
 def rmse(pairs: Pairs) -> Float[np.ndarray, " lead"]:

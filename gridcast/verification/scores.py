@@ -86,6 +86,7 @@ def _of_values(
         for name, anomaly in hindcast.forecasts.items()
     }
     square = np.stack([squared_error(p) for p in pairs.values()])
+    judged = (np.isfinite(observed) & hindcast.verified[:, :, None, None]).any(axis=0)
     pooled = np.stack([p.area_mean(s) for p, s in zip(pairs.values(), square, strict=True)])
     units = {"units": target.units}
     if family(target.units) == "temperature":
@@ -104,7 +105,7 @@ def _of_values(
         **_skill(pooled, square, target, "1 - MSE of the model / MSE of the reference"),
         "rmse_map": (
             ("forecast", "lead", "lat", "lon"),
-            np.where(target.grid.mask, np.sqrt(square), np.nan).astype(np.float32),
+            np.where(target.grid.mask & judged, np.sqrt(square), np.nan).astype(np.float32),
             root,
         ),
         **_of_events(hindcast, target, i, verification),
