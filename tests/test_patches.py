@@ -152,16 +152,18 @@ def test_an_overlap_that_hides_less_than_the_network_sees_shows():
 
 def test_patches_as_large_as_the_grid_train_as_the_whole_grid_does(tmp_path):
     series = globe(8, 12)
-    plain = Bench.of(series, config_of())
-    patched = Bench.of(series, config_of(frames={"patches": {"size": [8, 12], "overlap": 4}}))
+    slow = {"learning_rate": 1e-3}
+    patches = {"patches": {"size": [8, 12], "overlap": 4}}
+    plain = Bench.of(series, config_of(train=slow))
+    patched = Bench.of(series, config_of(train=slow, frames=patches))
     assert patched.stepper.places is not None
     ends = [b.fit(tmp_path / "metrics") for b in (plain, patched)]
     for ours, theirs in zip(*(jax.tree.leaves(end.state.params) for end in ends), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=2e-6)
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
     assert ends[1].progress.best_loss == pytest.approx(ends[0].progress.best_loss, abs=1e-6)
     # The control: they have moved.
     first, last = (jax.tree.leaves(t) for t in (plain.weights.params, ends[0].state.params))
-    assert max(np.abs(a - b).max() for a, b in zip(first, last, strict=True)) > 1e-3
+    assert max(np.abs(a - b).max() for a, b in zip(first, last, strict=True)) > 5e-4
 
 
 class Probe(nnx.Module):
@@ -397,7 +399,7 @@ def test_a_weight_for_each_cell_notices_that_the_grid_is_rolled(ring):
     graph, params, fixed = nnx.split(ring.setup.model(Dense), nnx.Param, ...)
     stepper = replace(ring.stepper, graph=graph, fixed=fixed)
     losses = losses_by_roll(stepper, ring.series, Weights(awake(params), {}))
-    assert np.ptp(losses, axis=0).min() > 1e-4
+    assert np.ptp(losses, axis=0).max() > 1e-3
 
 
 def test_a_grid_with_edges_is_not_rolled():
@@ -456,7 +458,8 @@ def test_noise_is_added_to_inputs_on_the_mask_in_training_only(ring):
     series, mask = ring.series, ring.setup.fields.inputs[0].grid.mask
     initial = np.asarray(INITIAL)
     clean = ring.setup.arrays.values[initial[:, None] + np.arange(-2, 1)]
-    inputs, targets, _ = jax.jit(stepper._batch)(series, INITIAL, key(2), 0.0)
+    batch = jax.jit(stepper._batch)
+    inputs, targets, _ = batch(series, INITIAL, key(2), 0.0)
     noise = np.asarray(inputs.frames) - clean
     assert 0 < mask.sum() < mask.size
     assert (np.asarray(inputs.frames)[:, :, ~mask] == 0).all()
@@ -466,6 +469,6 @@ def test_noise_is_added_to_inputs_on_the_mask_in_training_only(ring):
     assert np.unique(inside).size > 0.9 * inside.size
     np.testing.assert_array_equal(inputs.last, clean[:, -1])
     np.testing.assert_array_equal(targets[:, 0], ring.setup.arrays.values[initial + 1])
-    again = jax.jit(stepper._batch)(series, INITIAL, key(3), 0.0)[0].frames
+    again = batch(series, INITIAL, key(3), 0.0)[0].frames
     assert np.abs(np.asarray(again) - np.asarray(inputs.frames)).max() > 0.1
     np.testing.assert_array_equal(stepper.example(series, initial).frames, clean)

@@ -31,14 +31,15 @@ def rain_climatology(
             f"train.loss: bernoulli_gamma is for amounts such as rain; found {lowest:g}\n"
             "  expected: no value below 0\n  fix: another train.loss"
         )
+    # A month that is always dry in a cell borrows the smallest amount that was ever seen.
+    ever = amounts[amounts > 0]
+    least = ever.min() if ever.size else 1.0
     table = np.zeros((12, 3, *amounts.shape[1:]))
     for month in range(1, 13):
         values = amounts[months == month].astype(np.float64)
         seen, wet = np.isfinite(values), values > 0
         count = wet.sum(axis=0)
-        # A month that is always dry in a cell borrows the smallest amount that was ever seen.
         positive = np.where(wet, values, 0.0)
-        least = amounts[amounts > 0].min(initial=1.0)
         mean = np.where(count > 0, positive.sum(axis=0) / np.maximum(count, 1), least)
         square = np.where(wet, (values - mean) ** 2, 0.0).sum(axis=0) / np.maximum(count - 1, 1)
         shape = np.where(count > 2, mean**2 / np.maximum(square, 1e-12), 1.0)
