@@ -18,10 +18,8 @@ from gridcast.config import Config, config_from_dict, dump_config, load_config
 from gridcast.errors import CheckpointError, ConfigError, DataError
 from gridcast.fitting import compile_setup, fit_setup
 from gridcast.forecast_plots import plot_forecast
-from gridcast.models.summary import summarise
-from gridcast.models.summary import table as layer_table
 from gridcast.opening import IN_MEMORY, Data, open_source
-from gridcast.plots import plot_scores
+from gridcast.plots import plot_reliability, plot_scores
 from gridcast.preparation import Setup, prepare
 from gridcast.run import Run
 from gridcast.sources.netcdf import write_netcdf
@@ -162,10 +160,7 @@ def dry_run(config: Config) -> str:
 
 def summary(config: Config) -> str:
     """The layers of the configured model, their output shapes for one window, and parameters."""
-    setup = prepare(config, open_source(config))
-    stepper, series, *_ = compile_setup(setup)
-    inputs = stepper.example(series, setup.train_windows[:1])
-    return layer_table(summarise(setup.model(), lambda model: model(inputs)))
+    return repr(prepare(config, open_source(config)).model())
 
 
 def _describe(setup: Setup) -> str:
@@ -237,6 +232,8 @@ def write_scores(scores: Sequence[xr.Dataset], directory: Path) -> None:
         write_netcdf(one, directory / f"{stem}.nc")
         write_csv(one, directory / f"{stem}.csv")
         plot_scores(one, directory / f"{stem}.png")
+        if "category" in one.dims:
+            plot_reliability(one, directory / f"{stem}_reliability.png")
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of scores as curves, and what all pictures have: a title, units, a file."""
+"""Pictures of scores, and what all pictures have in common: a title, units, a file."""
 
 from __future__ import annotations
 
@@ -57,6 +57,45 @@ def plot_scores(scores: xr.Dataset, path: Path) -> None:
     panels[0].legend(handles[::-1], labels[::-1], fontsize=9, frameon=False)
     dates = int(scores["dates"].values[0])
     entitle(figure, f"{dates} verification dates", scores.attrs["source"])
+    save(figure, path)
+
+
+def plot_reliability(scores: xr.Dataset, path: Path) -> None:
+    """How often each class came where the model gave it a probability: at the ends of the leads.
+
+    On the diagonal forecasts are reliable; the area of a point is its share of all cases. Wilks
+    (2019), Statistical Methods in the Atmospheric Sciences.
+    """
+    names = scores["category"].values
+    figure = Figure(figsize=(3.6 * len(names), 4.4), layout="constrained")
+    panels = figure.subplots(1, len(names), squeeze=False)[0]
+    model = scores.sel(forecast=MODEL)
+    for panel, name in zip(panels, names, strict=True):
+        panel.plot([0, 1], [0, 1], color="#7f7f7f", linewidth=1)
+        for lead, colour in ((0, COLOURS[MODEL]), (-1, COLOURS["damped_persistence"])):
+            one = model.sel(category=name).isel(lead=lead)
+            panel.plot(
+                one["forecast_probability"],
+                one["observed_frequency"],
+                color=colour,
+                label=f"lead {int(one['lead'])}",
+            )
+            panel.scatter(
+                one["forecast_probability"],
+                one["observed_frequency"],
+                s=300 * one["share"],
+                color=colour,
+                alpha=0.7,
+                clip_on=False,
+            )
+        panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="forecast probability")
+        panel.set_title(str(name), fontsize=11)
+        panel.grid(alpha=0.3)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("observed frequency")
+    panels[0].legend(fontsize=9, frameon=False)
+    dates = int(scores["dates"].values[0])
+    entitle(figure, f"reliability, {dates} verification dates", scores.attrs["source"])
     save(figure, path)
 
 

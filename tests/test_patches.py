@@ -21,7 +21,7 @@ from gridcast.frames.places import random_place
 from gridcast.frames.windows import FrameSeries
 from gridcast.models import ForecastModel
 from gridcast.models.heads import ClassHead, Head, RainHead, ValueHead
-from gridcast.models.window import Window
+from gridcast.models.window import Sizes, Window
 from gridcast.opening import open_source
 from gridcast.preparation import Setup, prepare
 from gridcast.run import Run
@@ -275,11 +275,18 @@ def test_the_model_takes_layers_mask_and_reference_from_the_place_of_the_patch(k
     layers = np.stack([flat, flat + 0.5], axis=-1)
     target_mask = np.stack([flat % 7 > 2, flat % 5 > 1], axis=-1)
 
-    class Sizes:
-        outputs = 2 * width
-
-    network = Probe(None, Sizes, rngs=nnx.Rngs(0))
-    model = ForecastModel(network, head, layers, target_mask, gaps=False, whole=False)
+    sizes = Sizes(
+        channels=0,
+        ahead=0,
+        inputs=0,
+        leads=0,
+        outputs=2 * width,
+        grid=flat.shape,
+        whole=False,
+        wraps=False,
+    )
+    network = Probe(None, sizes, rngs=nnx.Rngs(0))
+    model = ForecastModel(network, head, layers, target_mask, sizes=sizes, variables=1, gaps=False)
     out = np.asarray(model(inputs))
     (window,) = network.seen
     last, months = jnp.zeros((1, ROWS, COLUMNS, 2)), jnp.arange(1, 13)[None]

@@ -51,7 +51,7 @@ def in_metres(height: np.ndarray, like: xr.DataArray, name: str = "ssh") -> xr.D
 @pytest.fixture(scope="module")
 def pair(ocean) -> xr.Dataset:
     """Temperature, and a height that follows it, on fewer and on other cells."""
-    anomaly = ocean.values - np.nanmean(ocean.values, axis=0)
+    anomaly = ocean.values - ocean.values.mean(axis=0)
     filled = np.nan_to_num(anomaly)
     noise = np.random.default_rng(3).normal(size=ocean.shape)
     height = 2.0 + 0.1 * np.roll(filled, 2, axis=0) + 0.03 * noise
@@ -100,7 +100,7 @@ def test_an_input_of_another_grid_and_start_is_interpolated_and_put_on_its_month
     wind = ramp([-75.0, -45.0, -15.0, 15.0, 45.0, 75.0], np.arange(8) * 45.0, "1952-06", 120, day)
     wind.to_netcdf(tmp_path / "wind.nc")
     sections = {"data": {"more": [more("wind", tmp_path / "wind.nc")]}}
-    with pytest.raises(DataError, match="values of wind are missing .* at 1950-01-01") as error:
+    with pytest.raises(DataError, match=r"values of wind are missing .* at 1950-01-01") as error:
         prepared(ocean, **sections)
     assert "fix: frames.missing: drop or mask" in str(error.value)
 
@@ -319,7 +319,7 @@ def wind_and_sea(tmp_path_factory) -> tuple[xr.DataArray, Path]:
 def driven(wind_and_sea, tmp_path_factory) -> Run:
     sst, path = wind_and_sea
     config = small_config(
-        data={"more": [more("wind", path)]},
+        data=data(more("wind", path)),
         frames={"inputs": 2, "leads": 1, "missing": "mask", "climatology": {"harmonics": 1}},
         model={"hidden": [8], "downsample": 1},
         train={"epochs": 40, "learning_rate": 2e-2, "patience": 40},
@@ -417,7 +417,7 @@ def test_both_inputs_change_the_answer_for_a_window(index, pair):
     before = index.forecast(pair)["sst"]
     for name, size in (("sst", 1.0), ("ssh", 0.2)):
         moved = pair.copy(deep=True)
-        # A dipole east and west of the box: its mean stays, the field does not.
+        # Outside of the box: its mean stays, the field does not.
         moved[name][-1, :, :2] += size
         changed = index.forecast(moved)["sst"]
         assert np.abs(changed.values - before.values).max() > 1e-5, name

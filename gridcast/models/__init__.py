@@ -23,6 +23,7 @@ from gridcast.models.conv_lstm import ConvLstm
 from gridcast.models.conv_seq2seq import ConvSeq2Seq
 from gridcast.models.heads import Head
 from gridcast.models.series import SeriesModel
+from gridcast.models.summary import summarise, table
 from gridcast.models.window import Fixed, Sizes, Window
 
 MODELS: dict[type, Callable[..., nnx.Module]] = {
@@ -67,7 +68,9 @@ class ForecastModel(nnx.Module):
       head: the reference, and what the numbers mean.
       layers: [lat lon layer] static layers and, last, the mask.
       target_mask: [out_lat out_lon target] where there is something to forecast.
+      sizes, variables: what it was built for.
       gaps: whether frames may lack; then each variable brings a channel of what was observed.
+      whole: one answer for a window.
     """
 
     def __init__(
@@ -77,12 +80,35 @@ class ForecastModel(nnx.Module):
         layers: Float[np.ndarray, "lat lon layer"],
         target_mask: Bool[np.ndarray, "out_lat out_lon target"],
         *,
+        sizes: Sizes,
+        variables: int,
         gaps: bool,
-        whole: bool,
     ):
-        self.network, self.head, self.gaps, self.whole = network, head, gaps, whole
+        self.network, self.head, self.gaps, self.whole = network, head, gaps, sizes.whole
+        self.sizes, self.variables = sizes, variables
         self.layers = Fixed(jnp.asarray(layers, jnp.float32))
         self.target_mask = Fixed(jnp.asarray(target_mask, jnp.float32))
+
+    def __repr__(self) -> str:
+        """The layers with the shapes of their outputs for one window, and their parameters."""
+        return table(summarise(self, lambda model: model(self.example())))
+
+    def example(self) -> Inputs:
+        """One window of zeros."""
+        sizes, targets = self.sizes, self.target_mask.shape[-1]
+        lat, lon = sizes.grid
+        last = jnp.zeros((1, *sizes.out, targets))
+        place = None
+        if sizes.grid != self.layers.shape[:2]:
+            place = Place(jnp.arange(lat)[None], jnp.arange(lon)[None], None)
+        return Inputs(
+            jnp.zeros((1, sizes.inputs, lat, lon, self.variables)),
+            jnp.zeros((1, sizes.inputs + sizes.leads, lat, sizes.ahead - self.layers.shape[-1])),
+            jnp.ones((1, sizes.leads), jnp.int32),
+            last,
+            place,
+            past=jnp.zeros((1, sizes.inputs, 1, 1, targets)) if sizes.whole else None,
+        )
 
     def __call__(self, inputs: Inputs) -> Float[Array, "batch lead out_lat out_lon output"]:
         """The head's numbers at each lead; 0 off the mask."""
@@ -174,4 +200,6 @@ def build_model(
         wraps=wraps and (patch is None or patch[1] == mask.shape[1]),
     )
     built = (network or MODELS[type(config)])(config, sizes, rngs=nnx.Rngs(seed))
-    return ForecastModel(built, head, layers, target_mask, gaps=gaps, whole=whole)
+    return ForecastModel(
+        built, head, layers, target_mask, sizes=sizes, variables=variables, gaps=gaps
+    )

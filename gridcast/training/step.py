@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
@@ -124,10 +123,6 @@ class Stepper:
     def start(self, weights: Weights) -> TrainState:
         optimizer = self.optimizer.init(weights.params)
         return TrainState(*weights, optimizer, jnp.zeros((), jnp.int32))
-
-    def example(self, series: DeviceSeries, initial: Int[np.ndarray, " batch"]) -> Inputs:
-        """What the model is given for these windows, in validation."""
-        return self._batch(series, jnp.asarray(initial), None, 0.0)[0]
 
     def _batch(
         self, series: DeviceSeries, initial: Array, key: Array | None, rate: Array | float

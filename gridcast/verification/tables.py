@@ -45,6 +45,9 @@ def table(scores: xr.Dataset, most: int = 12) -> str:
             row = chosen.sel(forecast=name).values
             cells = "".join(f"{'-' if np.isnan(v) else f'{v:.3f}':>8}" for v in row)
             lines.append(f"{title(scores, name):<22}{cells}")
+    if "category" in scores.dims:
+        skill = scores["skill"].sel(reference="climatology", lead=leads).values
+        lines.append(f"{'RPSS, climatology 0':<22}" + "".join(f"{v:>8.3f}" for v in skill))
     dates = int(scores["dates"].values[0])
     lines.append(f"{scores.attrs['source']}; {dates} verification dates, the same at each lead")
     return "\n".join(lines)
