@@ -47,8 +47,11 @@ def cross_validate(
     require_writable(directory, resume=False)
     source = open_source(config, dataset)
     _, axis = complete_series(config, source)
+    blocks = folds(config, axis)
+    for path in directory.glob("hindcast_fold*.nc"):  # an earlier run may have had more folds
+        path.unlink()
     made = []
-    for number, splits in enumerate(folds(config, axis), 1):
+    for number, splits in enumerate(blocks, 1):
         dates = axis.times[splits.test]
         _log.info(
             "fold %d of %d: forecasts of %s to %s",

@@ -129,8 +129,6 @@ class Predictor:
             blocks = []
             for lead in range(0, leads, self.leads):
                 dates = filled[:, None] + lead + np.arange(1 - self.inputs, self.leads + 1)
-                # Beyond the last date asked for, nothing is read off.
-                dates = np.minimum(dates, len(series.month) - 1)
                 block = self._block(series, window, last, dates, answers)
                 blocks.append(block)
                 if self.once is None:

@@ -44,7 +44,7 @@ def pretrain(config: Config, dataset: xr.Dataset | xr.DataArray | None = None) -
     model = config.model.model_copy(
         update={"encoder_from": None, "freeze_encoder": False, "base": "climatology"}
     )
-    frames = config.frames.model_copy(update={"inputs": 1, "leads": 1, "patches": None})
+    frames = config.frames.model_copy(update={"inputs": 1, "least": 1, "leads": 1, "patches": None})
     target = config.target.model_copy(update={"mean_over": None, "classes": None})
     train = config.train.model_copy(update={"loss": None})
     alone = config.model_copy(

@@ -160,7 +160,9 @@ class Run:
         self, series: Sequence[xr.DataArray], axis: TimeAxis, splits: Splits
     ) -> Hindcast:
         """Forecasts of the test dates of any splits, by model and references."""
-        arrays = self.fields.arrays_of(series, axis)
+        # The last windows reach beyond the data: their forecasts need the dates, not the values.
+        after = axis.times_at(axis.steps[-1] + np.arange(1, self.config.frames.leads + 1))
+        arrays = self.fields.arrays_of(series, axis, after)
         observed = observed_frames(self.config, self.fields, arrays)
         return make_hindcast(self.predictor, self.fields, series, arrays, axis, splits, observed)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,17 @@ from typing import Any
 
 import pytest
 from jaxtyping import install_import_hook
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile fast rather than well: the quick tests compile many small programs and run each once.
+
+    XLA reads this when it is first used. The slow tests train, and are compiled as users' runs are.
+    """
+    if "slow" not in config.option.markexpr.replace("not slow", ""):
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0".strip()
+
 
 # Shapes and dtypes in annotations are checked at every call. This must come before the first
 # import of gridcast.

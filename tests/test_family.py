@@ -169,8 +169,8 @@ TABLE = [
     ),
     Row(
         "a preset size",
-        {"name": "conv_lstm", "size": "small"},
-        lambda r, f, s: r.config.model.hidden == [12],
+        {"name": "cnn_lstm", "size": "small"},
+        lambda r, f, s: r.config.model.channels == [8, 16, 16],
     ),
     # Rain: tests/test_skew.py, tests/test_training.py
     *(

@@ -19,7 +19,7 @@ from gridcast.config import Config
 from gridcast.errors import ConfigError
 from gridcast.frames.places import random_place
 from gridcast.frames.windows import FrameSeries
-from gridcast.models import ForecastModel
+from gridcast.models import ForecastModel, Inputs
 from gridcast.models.heads import ClassHead, Head, RainHead, ValueHead
 from gridcast.models.window import Sizes, Window
 from gridcast.opening import open_source
@@ -224,8 +224,13 @@ def cutter(bench: Bench, **settings: Any) -> Stepper:
 INITIAL = jnp.array([7, 20, 13, 30, 9, 25])
 
 
+def in_validation(stepper: Stepper, series: DeviceSeries, initial: Any) -> Inputs:
+    """What the model is given without a key."""
+    return stepper._batch(series, jnp.asarray(initial), None, 0.0)[0]
+
+
 @pytest.fixture(scope="module")
-def batch(bench: Bench) -> tuple[Any, np.ndarray, np.ndarray]:
+def batch(bench: Bench) -> tuple[Inputs, np.ndarray, np.ndarray]:
     inputs, targets, weight = jax.jit(cutter(bench)._batch)(coded(), INITIAL, key(), 0.0)
     return inputs, np.asarray(targets), np.asarray(weight)
 
@@ -314,7 +319,7 @@ def test_the_loss_of_an_untrained_model_on_patches_is_that_of_its_reference(benc
     setup = bench.setup
     initial = setup.validation_windows[:4]
     found = np.asarray(bench.stepper.losses(bench.weights, bench.series, initial[None]))[0]
-    place = bench.stepper.example(bench.series, initial).place
+    place = in_validation(bench.stepper, bench.series, initial).place
     assert place is not None
     values = setup.arrays.values[..., 0].astype(np.float64)
     damping = setup.head["damping"][..., 0].astype(np.float64)
@@ -338,7 +343,8 @@ def test_validation_sees_the_same_patches_every_time_and_many_of_them(bench):
     seen = set()
     for start in range(4):
         first, again = (
-            bench.stepper.example(bench.series, windows[start : start + 4]).place for _ in range(2)
+            in_validation(bench.stepper, bench.series, windows[start : start + 4]).place
+            for _ in range(2)
         )
         assert first is not None
         assert again is not None
@@ -432,7 +438,7 @@ def test_a_mirrored_vector_component_changes_sign_in_inputs_and_targets():
         np.testing.assert_array_equal(targets[b], ahead)
     assert 0 < turned < len(INITIAL)
     # Validation sees the grid as it is.
-    plain = bench.stepper.example(bench.series, np.asarray(INITIAL))
+    plain = in_validation(bench.stepper, bench.series, INITIAL)
     np.testing.assert_array_equal(plain.frames[:, -1], values[INITIAL])
 
 
@@ -478,4 +484,4 @@ def test_noise_is_added_to_inputs_on_the_mask_in_training_only(ring):
     np.testing.assert_array_equal(targets[:, 0], ring.setup.arrays.values[initial + 1])
     again = batch(series, INITIAL, key(3), 0.0)[0].frames
     assert np.abs(np.asarray(again) - np.asarray(inputs.frames)).max() > 0.1
-    np.testing.assert_array_equal(stepper.example(series, initial).frames, clean)
+    np.testing.assert_array_equal(in_validation(stepper, series, INITIAL).frames, clean)

@@ -215,7 +215,7 @@ def test_without_a_lowest_value_forecasts_may_fall_below_zero():
 # ---------------------------------------------------------------- trained, with a transform
 
 
-KINDS = ("log1p", "cube_root", "quantile")
+KINDS = ("log1p", "quantile")
 THRESHOLDS = [1.0, 4.0]
 
 
