@@ -259,7 +259,7 @@ def test_an_encoder_is_pretrained_frozen_and_left_alone(data, tmp_path):
     gridcast.train(loose, data["ocean"])
     last = load_newest(tmp_path / "loose" / "checkpoints").arrays["weights"]
     moved = {
-        name.split("['encoder']", 1)[1]: array
+        name.split("['encoder']", 1)[1].removesuffix(".value"): array
         for name, array in last.items()
         if "['encoder']" in name
     }

@@ -150,7 +150,7 @@ MISFITS = {
     "other units": (lambda d: d.assign(sst=d["sst"].assign_attrs(units="m")), "units 'm'"),
     "a gap before the end": (
         lambda d: d.isel(time=np.r_[0:170, 171:172]),
-        "needs 3 of the 3 dates.*found 2.*gaps: 1 step",
+        "needs the 3 dates.*found 2.*gaps: 1 step",
     ),
 }
 

@@ -99,7 +99,8 @@ class Case:
         patches = None if overlap is None else {"size": [self.size] * 2, "overlap": overlap}
         setup = prepared(
             series,
-            frames={"inputs": self.inputs, "patches": patches},
+            # Light is known in advance, and differs from row to row.
+            frames={"inputs": self.inputs, "patches": patches, "known": ["season", "insolation"]},
             model={"downsample": self.downsample},
         )
         model = setup.model()

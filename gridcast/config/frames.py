@@ -40,7 +40,9 @@ class AugmentConfig(Section):
         default=0.0, description="standard deviation added to the inputs, in scaled units"
     )
     roll: bool = Field(
-        default=False, description="turn the grid by a random longitude (periodic grids)"
+        default=False,
+        description="turn the whole grid, static layers and all, by a random longitude (periodic "
+        "grids); for cnn_lstm: a ConvLSTM is the same at every longitude already",
     )
     flip: list[Literal["lat", "lon"]] = Field(
         default=[], description="mirror at random; vector components change sign"
