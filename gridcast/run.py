@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -12,24 +12,19 @@ import xarray as xr
 from flax import nnx
 
 from gridcast.config import Config, config_from_dict
-from gridcast.config.bounds import Period
 from gridcast.errors import DataError
 from gridcast.fitting import coarsening
 from gridcast.forecasting import Predictor, Tiling
 from gridcast.frames.fields import Fields, target_series
-from gridcast.frames.gaps import require_complete
 from gridcast.frames.splits import Splits
-from gridcast.frames.transform import FrameTransform, grid_of
-from gridcast.frames.windows import positions_at
-from gridcast.grid import Grid
+from gridcast.frames.transform import FrameTransform
 from gridcast.labelling import label_forecast
+from gridcast.matching import initial_position, matching_series
 from gridcast.models import ForecastModel
 from gridcast.models.window import Frozen
-from gridcast.opening import Data, open_source
-from gridcast.preparation import complete_series, model_of, observed_frames
-from gridcast.sources.units import convert, same_units
-from gridcast.sources.values import is_difference
-from gridcast.timeaxis import TimeAxis, label
+from gridcast.opening import Data
+from gridcast.preparation import model_of, observed_frames
+from gridcast.timeaxis import TimeAxis
 from gridcast.training.checkpoints import Checkpoint, fill, load_newest
 from gridcast.training.encoders import CHECKPOINTS
 from gridcast.training.step import Weights
@@ -108,8 +103,8 @@ class Run:
           >>> forecast["time"].dt.strftime("%Y-%m").values.tolist()
           [['1960-04', '1960-05', '1960-06', '1960-07']]
         """
-        series, axis = self._open(data)
-        initial = self._initial(series, axis, start)
+        series, axis = matching_series(self.config, self.fields, data)
+        initial = initial_position(self.config, series, axis, start)
         leads = leads or self.predictor.leads
         # The dates after the initial one follow it without a gap, whatever the series does. Models
         # give whole blocks of leads.
@@ -142,7 +137,7 @@ class Run:
 
     def verify(self, data: Data | None = None) -> tuple[list[xr.Dataset], xr.Dataset]:
         """The scores of each variable that is forecast, and the hindcast, in one go."""
-        series, axis = self._open(data)
+        series, axis = matching_series(self.config, self.fields, data)
         splits = Splits.by_date(axis, self.config.splits)
         if (found := int(splits.train.sum())) != self.training_dates:
             raise DataError(
@@ -200,77 +195,5 @@ class Run:
 
     def observed(self, data: Data | None = None) -> xr.DataArray:
         """What was observed of the first target, over (time, lat, lon), in units of training."""
-        return target_series(self.config, self._open(data)[0])[0]
-
-    def _open(self, data: Data | None) -> tuple[list[xr.DataArray], TimeAxis]:
-        """The series on this run's grid, in this run's units, their gaps treated as in training."""
-        source = open_source(self.config, data)
-        missing = self.config.frames.missing
-        series = []
-        for one, trained in zip(source.series, self.fields.inputs, strict=True):
-            moved = _in_units(one, trained.units)
-            if missing == "error":
-                require_complete(moved)
-            series.append(_on_grid(moved, trained.grid, gaps=missing == "mask"))
-        axis = TimeAxis.of(series[0]["time"].values)
-        trained = (self.transform.climatology.unit, self.transform.every)
-        if (axis.unit, axis.every) != trained:
-            raise DataError(
-                f"the step of the data is: {axis.frequency}\n"
-                f"  expected: {self.transform.step}, as in training"
-            )
-        # Dates that lack are in nobody's way as long as no forecast needs them.
-        if missing == "error":
-            return series, axis
-        return complete_series(self.config, replace(source, series=series))
-
-    def _initial(
-        self, series: Sequence[xr.DataArray], axis: TimeAxis, start: str | None
-    ) -> np.ndarray:
-        last = axis.times.size - 1
-        if start is not None:
-            try:
-                asked = Period(first=start, last=start)
-            except ValueError as error:
-                raise DataError(
-                    f"start is no date: {start!r}\n  expected: YYYY, YYYY-MM or YYYY-MM-DD"
-                ) from error
-            inside = axis.inside(*asked.bounds)
-            if not inside.any():
-                raise DataError(
-                    f"the data hold no date in {start}\n  found: {label(axis.times[0])} to "
-                    f"{label(axis.times[-1])}, {axis.frequency}"
-                )
-            last = int(np.flatnonzero(inside)[-1])
-        inputs = self.config.frames.inputs
-        history = positions_at(axis, np.array([last]), np.arange(1 - inputs, 1))
-        frames = np.isfinite(series[0].values[history]).any(axis=(2, 3))
-        seen = (history >= 0) & frames
-        least = self.config.frames.least if self.config.frames.missing == "mask" else inputs
-        if seen.sum() < least or not seen[0, -1]:
-            dates = f"{inputs} dates" if least == inputs else f"{least} of the {inputs} dates"
-            raise DataError(
-                f"the forecast from {label(axis.times[last])} needs the {dates} up to it, itself "
-                f"among them; found {int(seen.sum())}\n  found: {label(axis.times[0])} to "
-                f"{label(axis.times[-1])}{'; gaps: ' + axis.gaps[-1] if axis.gaps else ''}\n"
-                "  fix: an earlier --start, or data that reach further back"
-            )
-        return np.array([last])
-
-
-def _in_units(series: xr.DataArray, expected: str) -> xr.DataArray:
-    found = str(series.attrs.get("units", "1"))
-    if same_units(found, expected):
-        return series
-    days = TimeAxis.of(series["time"].values).days_per_step[:, None, None]
-    values = convert(series.values, found, expected, days, difference=is_difference(series))
-    return series.copy(data=values)
-
-
-def _on_grid(series: xr.DataArray, grid: Grid, *, gaps: bool) -> xr.DataArray:
-    """The series itself, on the very cells of the run; values off its mask may not appear."""
-    found = grid_of(series)
-    if gaps:  # a short record with gaps may lack a cell throughout
-        found = Grid(found.lat, found.lon, found.mask | grid.mask)
-    grid.require_same(found)
-    return series
+        series, _ = matching_series(self.config, self.fields, data)
+        return target_series(self.config, series)[0]

@@ -20,7 +20,7 @@ ORDER = [
     ["opening", "labelling", "references", "models"],
     ["training", "forecasting"],
     ["preparation", "verification"],
-    ["fitting", "plots"],
+    ["fitting", "matching", "plots"],
     ["run", "forecast_plots"],
     ["experiment"],
     ["crossval", "pretraining"],

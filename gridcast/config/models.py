@@ -59,15 +59,14 @@ class _WithLstm(_Network):
     )
 
 
-class ConvLstmConfig(_Network):
-    """Stacked convolutional LSTM cells on a grid coarsened by `downsample`."""
+class _ConvCells(_Network):
+    """Convolutional LSTM cells on a grid coarsened by `downsample`."""
 
     presets: ClassVar = {
         "small": {"hidden": [12]},
         "base": {"hidden": [24]},
         "large": {"hidden": [48, 48]},
     }
-    name: Literal["conv_lstm"]
     hidden: Widths = Field(default=[24], description="hidden channels of each cell")
     kernel: Kernel = 3
     downsample: Factor = Field(default=2, description="cells of the grid to one of the network")
@@ -76,17 +75,16 @@ class ConvLstmConfig(_Network):
     )
 
 
-class ConvSeq2SeqConfig(_Network):
+class ConvLstmConfig(_ConvCells):
+    """Stacked convolutional LSTM cells on a grid coarsened by `downsample`."""
+
+    name: Literal["conv_lstm"]
+
+
+class ConvSeq2SeqConfig(_ConvCells):
     """ConvLSTM cells read the inputs; others, starting from their states, unroll the leads."""
 
-    presets: ClassVar = ConvLstmConfig.presets
     name: Literal["conv_seq2seq"]
-    hidden: Widths = Field(default=[24], description="hidden channels of each cell")
-    kernel: Kernel = 3
-    downsample: Factor = Field(default=2, description="cells of the grid to one of the network")
-    norm: Literal["group", "layer", "none"] = Field(
-        default="none", description="normalisation of each cell's gates"
-    )
     sampling: Literal["none", "scheduled"] = Field(
         default="none",
         description="scheduled: training shows the decoder true frames at first, then its own",

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
-from scipy.special import ndtr
 
 from gridcast.config.frames import ClassesConfig
 from gridcast.errors import DataError
@@ -108,24 +107,3 @@ class Classes:
     def restore(cls, config: ClassesConfig, arrays: dict[str, np.ndarray]) -> Classes:
         """The inverse of `arrays`."""
         return cls(config.labels, arrays["edges"], arrays["odds"])
-
-
-def gaussian_probabilities(
-    mean: Float[np.ndarray, "window lead lat lon channel"],
-    deviation: Float[np.ndarray, "lead lat lon channel"],
-    edges: Float[np.ndarray, "window lead boundary lat lon channel"],
-) -> Float32[np.ndarray, "window lead lat lon channel class"]:
-    """Probabilities of the classes of a normal distribution; they sum to 1.
-
-    Args:
-      deviation: standard deviation of the forecast's error; where it is 0 the class is certain.
-      edges: ascending, as `Classes.edges_at` gives them, in the units of `mean`.
-    """
-    bounds = np.moveaxis(edges, 2, -1).astype(np.float64)
-    distance = bounds - mean[..., None]
-    spread = np.broadcast_to(deviation[None, ..., None], distance.shape)
-    certain = spread == 0
-    below = np.where(certain, distance >= 0, ndtr(distance / np.where(certain, 1.0, spread)))
-    below = np.where(np.isnan(distance), np.nan, below)
-    none = np.zeros_like(below[..., :1])
-    return np.diff(np.concatenate([none, below, none + 1.0], axis=-1), axis=-1).astype(np.float32)
