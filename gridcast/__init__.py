@@ -18,8 +18,10 @@ from gridcast.errors import (
 
 if TYPE_CHECKING:
     from gridcast.config import Config, load_config
+    from gridcast.crossval import cross_validate
     from gridcast.experiment import evaluate, train
     from gridcast.grid import Grid
+    from gridcast.pretraining import pretrain
     from gridcast.run import Run
     from gridcast.sources.netcdf import open_frames
     from gridcast.sources.simulated import simulated_series
@@ -37,10 +39,12 @@ __all__ = [
     "Run",
     "TrainingError",
     "__version__",
+    "cross_validate",
     "evaluate",
     "load_config",
     "load_run",
     "open_frames",
+    "pretrain",
     "simulated_series",
     "train",
 ]
@@ -48,10 +52,12 @@ __all__ = [
 _MODULES = {
     "Config": "gridcast.config",
     "Grid": "gridcast.grid",
+    "cross_validate": "gridcast.crossval",
     "Run": "gridcast.run",
     "evaluate": "gridcast.experiment",
     "load_config": "gridcast.config",
     "open_frames": "gridcast.sources.netcdf",
+    "pretrain": "gridcast.pretraining",
     "simulated_series": "gridcast.sources.simulated",
     "train": "gridcast.experiment",
 }
