@@ -22,7 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if "slow" not in config.option.markexpr.replace("not slow", ""):
         flags = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0".strip()
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=1".strip()
 
 
 # Shapes and dtypes in annotations are checked at every call. This must come before the first
