@@ -14,7 +14,7 @@ from gridcast.forecasting import Predictor
 from gridcast.frames.fields import Fields, months_of, target_series
 from gridcast.frames.splits import Splits
 from gridcast.frames.windows import FrameSeries, Observed, hindcast_windows, positions_at
-from gridcast.labelling import class_axis, physical_values
+from gridcast.labelling import class_axis, physical_values, valid_times
 from gridcast.models.heads import LEAST_PROBABILITY, class_probabilities
 from gridcast.references import REFERENCES, TrainingSeries, error_deviation
 from gridcast.timeaxis import TimeAxis
@@ -61,29 +61,31 @@ def make_hindcast(
     verified = same_dates(verifying, known)
     made = predictor(arrays, initial)
     answers = target_series(fields.config, series)
+    times = valid_times(axis, initial, leads)
     if fields.classes is not None:
-        forecasts = {MODEL: class_axis(fields, made)}
-        forecasts |= _reference_odds(fields, answers, axis, splits, initial, leads)
         observations = fields.observed_classes(answers, axis)
+        training = TrainingSeries.of(fields.scaled(answers), axis, splits.train, fields.weight)
+        forecasts = {MODEL: class_axis(fields, made)}
+        forecasts |= _reference_odds(fields, training, observations[initial], times, initial)
         normal = np.zeros((*verifying.shape, *observations.shape[1:]), np.float32)
     else:
-        forecasts, normal = _values(fields, answers, axis, splits, initial, made)
-        observations = _anomalies(fields, fields.scaled(answers, plain=True))
+        scaled = fields.scaled(answers, plain=True)
+        observations = _anomalies(fields, scaled)
+        training = TrainingSeries.of(scaled, axis, splits.train, fields.weight)
+        forecasts, normal = _values(fields, training, times, initial, made)
     seen = np.where((verifying >= 0)[..., None, None, None], observations[verifying], np.nan)
     return Hindcast(initial, made, verified, forecasts, seen, normal)
 
 
 def _values(
     fields: Fields,
-    answers: Sequence[xr.DataArray],
-    axis: TimeAxis,
-    splits: Splits,
+    training: TrainingSeries,
+    times: np.ndarray,
     initial: np.ndarray,
     made: np.ndarray,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Anomalies by name, and the climatology that they are against."""
     leads = made.shape[1]
-    times = axis.times_at(axis.steps[initial][:, None] + np.arange(1, leads + 1))
     normal = np.stack([plain.normal(times) for plain in fields.plain], axis=-1)
 
     def bounded(anomaly: np.ndarray) -> np.ndarray:
@@ -99,8 +101,6 @@ def _values(
     else:
         values = np.stack(physical_values(fields, made, times), axis=-1)
         forecasts = {MODEL: np.where(fields.target_mask, values - normal, 0.0)}
-    scaled = fields.scaled(answers, plain=True)
-    training = TrainingSeries.of(scaled, axis, splits.train, fields.weight)
     for name, fit in REFERENCES.items():
         scaled_forecast = fit(training, leads)(training.values[initial][:, None])
         forecasts[name] = bounded(_anomalies(fields, scaled_forecast))
@@ -119,19 +119,20 @@ def _anomalies(
 
 def _reference_odds(
     fields: Fields,
-    answers: Sequence[xr.DataArray],
-    axis: TimeAxis,
-    splits: Splits,
+    training: TrainingSeries,
+    now: np.ndarray,
+    times: np.ndarray,
     initial: np.ndarray,
-    leads: int,
 ) -> dict[str, np.ndarray]:
     """Probabilities of each reference: forecasts of values, with the error they had in training.
 
     Climatology is the odds of the training years; persistence says that the class stays.
+
+    Args:
+      now: [window lat lon target] the class at each initial date, NaN where not observed.
     """
     assert fields.classes is not None
-    training = TrainingSeries.of(fields.scaled(answers), axis, splits.train, fields.weight)
-    times = axis.times_at(axis.steps[initial][:, None] + np.arange(1, leads + 1))
+    leads = times.shape[1]
     months = months_of(times.reshape(-1)).reshape(times.shape)
     edges = fields.classes.edges_at(months)
     odds = np.moveaxis(fields.classes.odds[months - 1], 2, -1)
@@ -140,7 +141,6 @@ def _reference_odds(
         if name == "climatology":
             continue
         if name == "persistence":
-            now = fields.observed_classes(answers, axis)[initial]
             count = odds.shape[-1]
             stays = np.eye(count)[np.nan_to_num(now).astype(int)]
             stays = LEAST_PROBABILITY + (1 - count * LEAST_PROBABILITY) * stays
