@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gridcast.run import Run
     from gridcast.sources.netcdf import open_frames
     from gridcast.sources.simulated import simulated_series
+    from gridcast.tuning import tune
 
     load_run = Run.load
     __version__: str
@@ -47,6 +48,7 @@ __all__ = [
     "pretrain",
     "simulated_series",
     "train",
+    "tune",
 ]
 
 _MODULES = {
@@ -60,6 +62,7 @@ _MODULES = {
     "pretrain": "gridcast.pretraining",
     "simulated_series": "gridcast.sources.simulated",
     "train": "gridcast.experiment",
+    "tune": "gridcast.tuning",
 }
 
 

@@ -17,6 +17,17 @@ def jit(function: Callable[..., Any], **arguments: Any) -> Any:
     return jax.jit(function, compiler_options=compiler_options(), **arguments)
 
 
+def each_member(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` over the leading member axis of its arguments, inside one compiled call.
+
+    Accelerators compute all members at once. On a CPU one follows the other: kernels that differ
+    within a batch become grouped convolutions there, which are slow.
+    """
+    if jax.default_backend() != "cpu":
+        return jax.vmap(function)
+    return lambda *stacked: jax.lax.map(lambda one: function(*one), stacked)
+
+
 @cache
 def compiler_options() -> dict[str, str] | None:
     """Options that this jaxlib knows for the default device, or None."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gridcast import commands_data
-from gridcast.errors import GridcastError
+from gridcast.errors import ConfigError, GridcastError
 
 if TYPE_CHECKING:
     from gridcast.config import Config
@@ -85,7 +85,13 @@ def _add_of_config(
     for run, name, text in (
         (_train, "train", "train a model, judge it on the test dates, forecast from the last date"),
         (_crossval, "crossval", "train without each block of years in turn, and forecast it"),
+        (_tune, "tune", "try settings on years before those of the test, and write the best"),
         (_pretrain, "pretrain", "train the encoder of a CNN-LSTM by itself, as an autoencoder"),
+        (
+            _simulate_from,
+            "simulate-from",
+            "simulate a long series like the data to train on first",
+        ),
         (_summary, "summary", "list the layers of the model with their shapes and parameters"),
     ):
         about = f"{text[0].upper()}{text[1:]}."
@@ -105,6 +111,10 @@ def _add_of_config(
         "--dry-run", action="store_true", help="check settings and data, say what would happen"
     )
     train.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
+    simulate = parsers[_simulate_from]
+    simulate.add_argument("--years", type=_years, default=1000, help="length, default 1000")
+    simulate.add_argument("--seed", type=_seed, default=0, help="of the noise, default 0")
+    simulate.add_argument("--output", metavar="FILE", help="default: runs/NAME-simulated.nc")
     return parsers
 
 
@@ -128,6 +138,17 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         description="Judge a trained run on its test dates, beside the reference forecasts.",
     )
     _add_run(parser)
+    parser.add_argument(
+        "--forecast",
+        metavar="[NAME=]FILE",
+        type=_named,
+        action="append",
+        default=[],
+        help="forecasts of another system, in the same table; may be repeated",
+    )
+    parser.add_argument(
+        "--regrid", action="store_true", help="interpolate forecasts on another grid"
+    )
     parser.set_defaults(run=_evaluate)
 
 
@@ -138,9 +159,31 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _named(text: str) -> tuple[str, str]:
+    """NAME=FILE, or a file that is named as it is called."""
+    name, given, file = text.partition("=")
+    if not given:
+        name, file = Path(text).stem, text
+    if not name or not file or "*" in name:
+        raise argparse.ArgumentTypeError(f"expected NAME=FILE, found {text!r}")
+    return name, file
+
+
 def _steps(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of steps, at least 1, found {text!r}")
+    return _number(text, "a number of steps", least=1)
+
+
+def _years(text: str) -> int:
+    return _number(text, "a number of years", least=1)
+
+
+def _seed(text: str) -> int:
+    return _number(text, "a whole number", least=0)
+
+
+def _number(text: str, what: str, *, least: int) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"expected {what}, at least {least}, found {text!r}")
     return int(text)
 
 
@@ -168,11 +211,30 @@ def _crossval(arguments: argparse.Namespace) -> None:
     cross_validate(config)
 
 
+def _tune(arguments: argparse.Namespace) -> None:
+    config = _config(arguments, "-tune")
+    from gridcast.tuning import table, tune
+
+    print(table(tune(config)))
+
+
 def _pretrain(arguments: argparse.Namespace) -> None:
     config = _config(arguments)
     from gridcast.pretraining import pretrain
 
     print(pretrain(config))
+
+
+def _simulate_from(arguments: argparse.Namespace) -> None:
+    config = _config(arguments)
+    from gridcast.long_training import next_commands
+    from gridcast.simulation import simulate_from
+
+    path = simulate_from(
+        config, years=arguments.years, seed=arguments.seed, output=arguments.output
+    )
+    for command in next_commands(config, arguments.config, arguments.overrides, path):
+        print(command)
 
 
 def _summary(arguments: argparse.Namespace) -> None:
@@ -194,4 +256,7 @@ def _forecast(arguments: argparse.Namespace) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     from gridcast import experiment
 
-    print(experiment.run_evaluation(arguments.directory, arguments.data))
+    others = dict(arguments.forecast)
+    if len(others) < len(arguments.forecast):
+        raise ConfigError("two forecasts have one name\n  fix: --forecast NAME=FILE")
+    print(experiment.run_evaluation(arguments.directory, arguments.data, others, arguments.regrid))

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import xarray as xr
 
+from gridcast.calibrating import fit_run
 from gridcast.config import Config
+from gridcast.errors import ConfigError
 from gridcast.experiment import clear, require_writable, said, write_scores
-from gridcast.fitting import fit_setup
 from gridcast.frames.splits import Splits, blocked_folds
 from gridcast.labelling import label_forecast
 from gridcast.opening import Source, open_source
@@ -42,6 +43,11 @@ def cross_validate(
     Raises:
       ConfigError, DataError: as `train`; or too few years for the folds.
     """
+    if config.train.start_from is not None:
+        raise ConfigError(
+            f"train.start_from: {config.train.start_from} may have learned from the years that are "
+            "left out\n  fix: no train.start_from in a cross-validation"
+        )
     config = config.with_directory("runs/crossval")
     directory = Path(str(config.output.directory))
     require_writable(directory, resume=False)
@@ -60,7 +66,7 @@ def cross_validate(
             label(dates[0]),
             label(dates[-1]),
         )
-        run, hindcast = _forecast_block(config, source, splits, directory / f"fold{number}")
+        run, hindcast = forecast_block(config, source, splits, directory / f"fold{number}")
         made.append(hindcast)
         labelled = label_forecast(run.fields, hindcast.made, axis, hindcast.initial, run.attributes)
         write_netcdf(labelled, directory / f"hindcast_fold{number}.nc")
@@ -76,13 +82,14 @@ def folds(config: Config, axis: TimeAxis) -> list[Splits]:
     return blocked_folds(axis, config.splits, config.crossval.folds, buffer)
 
 
-def _forecast_block(
+def forecast_block(
     config: Config, source: Source, splits: Splits, directory: Path
 ) -> tuple[Run, Hindcast]:
+    """A run trained on the training dates of `splits`, and its forecasts of their test dates."""
     require_writable(directory, resume=False)
     setup = prepare(config, source, splits)
     clear(directory)
-    run = Run.restore(directory, fit_setup(setup, directory, resume=False))
+    run = fit_run(setup, directory, resume=False)
     return run, run.hindcast_of(setup.series, setup.axis, splits)
 
 

@@ -14,9 +14,10 @@ import xarray as xr
 from flax import nnx
 
 from gridcast.accelerator import device_name
+from gridcast.calibrating import fit_run
 from gridcast.config import Config, config_from_dict, dump_config, load_config
 from gridcast.errors import CheckpointError, ConfigError, DataError
-from gridcast.fitting import compile_setup, fit_setup
+from gridcast.fitting import compile_setup
 from gridcast.forecast_plots import plot_forecast
 from gridcast.opening import IN_MEMORY, Data, open_source
 from gridcast.plots import plot_reliability, plot_scores
@@ -33,6 +34,7 @@ RESULTS = (
     "hindcast.nc",
     "forecast.nc",
     "forecast.png",
+    "comparison*.*",
     "scores*.nc",
     "scores*.csv",
     "scores*.png",
@@ -105,9 +107,8 @@ def run_training(
     if not resume:
         clear(directory)
     _write_text(directory / "config.yaml", dump_config(config))
-    best = fit_setup(setup, directory, resume=resume)
+    run = fit_run(setup, directory, resume=resume)
     _log.info("trained in %.0f s on %s", time.perf_counter() - began, device_name())
-    run = Run.restore(directory, best)
     source = setup.source
     scores, hindcast = run.verify(source)
     write_netcdf(hindcast, directory / "hindcast.nc")
@@ -212,11 +213,16 @@ def run_forecast(
     return path
 
 
-def run_evaluation(directory: str, data: list[str] | None) -> str:
-    """Judge a trained run, write its scores, return the tables."""
+def run_evaluation(
+    directory: str, data: list[str] | None, others: Mapping[str, str], regrid: bool
+) -> str:
+    """Judge a trained run, write its scores, return the tables.
+
+    With forecasts of others they are in `comparison`: other dates than those of `scores`.
+    """
     run = Run.load(directory)
-    scores, _ = run.verify(data)
-    write_scores(scores, run.directory)
+    scores, _ = run.verify(data, others, regrid=regrid)
+    write_scores(scores, run.directory, "comparison" if others else "scores")
     return said(scores)
 
 
@@ -225,10 +231,10 @@ def said(scores: Sequence[xr.Dataset]) -> str:
     return "\n".join(f"{table(one)}\n{verdict(one)}" for one in scores)
 
 
-def write_scores(scores: Sequence[xr.Dataset], directory: Path) -> None:
+def write_scores(scores: Sequence[xr.Dataset], directory: Path, name: str = "scores") -> None:
     """scores.nc, .csv and .png; further targets have their number in the name."""
     for number, one in enumerate(scores, 1):
-        stem = "scores" if number == 1 else f"scores_{number}"
+        stem = name if number == 1 else f"{name}_{number}"
         write_netcdf(one, directory / f"{stem}.nc")
         write_csv(one, directory / f"{stem}.csv")
         plot_scores(one, directory / f"{stem}.png")

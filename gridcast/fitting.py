@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import json
-import logging
 from collections.abc import Callable
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +12,22 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from gridcast.errors import ConfigError, DataError
+from gridcast.config.models import ReferenceModelConfig
+from gridcast.errors import ConfigError
 from gridcast.frames.fields import AMOUNTS, variables
 from gridcast.frames.places import random_place
 from gridcast.models import ForecastModel
+from gridcast.models.members import stacked
 from gridcast.models.window import Frozen
 from gridcast.preparation import Setup
+from gridcast.resuming import checkpoint_of, resumed
 from gridcast.training import checkpoints, loop
+from gridcast.training.batches import member_seed
 from gridcast.training.encoders import CHECKPOINTS
-from gridcast.training.step import DeviceSeries, Stepper, TrainState, Weights, make_optimizer
-
-_log = logging.getLogger("gridcast")
+from gridcast.training.fine_tuning import weights_of
+from gridcast.training.series import DeviceSeries
+from gridcast.training.state import Weights, make_optimizer
+from gridcast.training.step import Stepper
 
 
 def compile_setup(
@@ -33,14 +36,17 @@ def compile_setup(
     """The compiled step, the data on the device, the first weights, and the frozen ones.
 
     Args:
-      model: in place of the configured one.
+      model: in place of the configured one, and of all members.
       first: steps from the initial date to the first lead.
     """
     config = setup.config
-    graph, params, statistics, frozen, rest = nnx.split(
-        model or setup.model(), nnx.Param, nnx.BatchStat, Frozen, ...
-    )
-    steps = config.train.epochs * len(setup.epoch(0))
+    models = _members(setup) if model is None else [model] * config.train.members
+    graph, _, _, frozen, rest = nnx.split(models[0], nnx.Param, nnx.BatchStat, Frozen, ...)
+    weights = stacked([Weights(*nnx.state(one, nnx.Param, nnx.BatchStat)) for one in models])
+    if config.train.start_from is not None:
+        grid = setup.fields.inputs[0].grid.shape
+        weights = weights_of(config.train.start_from, config, setup.layer_names, grid, weights)
+    steps = config.train.epochs * setup.epoch(0).shape[-2]
     stepper = Stepper(
         graph,
         nnx.merge_state(frozen, rest),
@@ -57,8 +63,9 @@ def compile_setup(
         noise=config.frames.augment.noise,
         places=_places(setup),
         everywhere=config.frames.patches is not None,
+        members=config.train.members,
+        average=config.train.average,
     )
-    weights = Weights(params, statistics)
     factors = [variable.weight for variable in variables(config)[: len(setup.fields.targets)]]
     weight = jnp.asarray(setup.fields.weight * np.array(factors), jnp.float32)
     unit = jnp.ones((config.frames.leads, weight.shape[-1]), jnp.float32)
@@ -66,6 +73,18 @@ def compile_setup(
     if loss_name(setup) != AMOUNTS:  # a log likelihood has no zero to be relative to
         series = series._replace(scale=_reference_loss(stepper, series, weights, setup))
     return stepper, series, weights, frozen
+
+
+def _members(setup: Setup) -> list[ForecastModel]:
+    """The untrained members, each from a seed of its own."""
+    models = []
+    for member in range(setup.config.train.members):
+        seed = member_seed(setup.config.train.seed, member)
+        train = setup.config.train.model_copy(update={"seed": seed})
+        models.append(
+            replace(setup, config=setup.config.model_copy(update={"train": train})).model()
+        )
+    return models
 
 
 def loss_name(setup: Setup) -> str:
@@ -149,9 +168,11 @@ def fit_setup(
     """
     stepper, series, weights, frozen = compile_setup(setup, model, first=first)
     config = setup.config.train
+    if isinstance(setup.config.model, ReferenceModelConfig):
+        return _untrained(setup, directory, weights)
     validate = loop.validator(stepper, series, setup.validation_windows, config.batch_size)
     if resume:
-        begin = _resumed(setup, stepper, weights, directory)
+        begin = resumed(setup, stepper, weights, directory)
     else:
         begin = loop.start(stepper, weights, validate)
 
@@ -165,12 +186,14 @@ def fit_setup(
             "best": now.best,
             "frozen": frozen,
         }
-        return _checkpoint_of(setup, int(now.state.step), groups, vars(now.progress))
+        if now.state.average is not None:
+            groups["average"] = now.state.average
+        return checkpoint_of(setup, int(now.state.step), groups, vars(now.progress))
 
     last = loop.fit(
         stepper,
         series,
-        setup.train_windows,
+        setup.member_windows,
         validate,
         begin,
         config,
@@ -180,65 +203,10 @@ def fit_setup(
     return pack(last)
 
 
-def _resumed(setup: Setup, stepper: Stepper, weights: Weights, directory: Path) -> loop.Fit:
-    saved = checkpoints.load_newest(directory / CHECKPOINTS)
-    same = json.loads(setup.config.model_dump_json())
-    was = saved.about["config"]
-    changed = [key for key in same if key != "output" and same[key] != was.get(key)]
-    if changed:
-        raise ConfigError(
-            f"{directory} was trained with other settings in: {', '.join(changed)}\n"
-            f"  fix: resume with {directory / 'config.yaml'}, or train without --resume"
-        )
-    fixed, fields = saved.arrays["fields"], setup.fields.arrays()
-    if not all(np.array_equal(fixed[name], fields[name]) for name in fields):
-        raise DataError(
-            f"the training data are not those that {directory} was trained on\n"
-            "  fix: train without --resume"
-        )
-    empty = stepper.start(weights)
-    now = checkpoints.fill(weights, saved.arrays["weights"])
-    state = TrainState(
-        now.params,
-        now.statistics,
-        checkpoints.fill(empty.optimizer, saved.arrays["optimizer"]),
-        jnp.asarray(saved.step, jnp.int32),
-    )
-    _log.info("resumed at step %d", saved.step)
-    best = checkpoints.fill(weights, saved.arrays["best"])
-    return loop.Fit(state, best, loop.Progress(**saved.about["position"]))
-
-
-def _checkpoint_of(
-    setup: Setup, step: int, groups: dict[str, Any], position: dict
-) -> checkpoints.Checkpoint:
-    """All that `Run.load` and a resumed training need.
-
-    Args:
-      groups: trees of arrays by name: weights, best, optimizer, frozen.
-      position: where training stands.
-    """
-    about = {
-        "format": 2,
-        "config": json.loads(setup.config.model_dump_json()),
-        "fields": setup.fields.about(),
-        "layers": setup.layer_names,
-        "origin": setup.source.origin,
-        "training_dates": int(setup.splits.train.sum()),
-        "grid_digest": setup.fields.inputs[0].grid.digest,
-        "position": position,
-        "seed": setup.config.train.seed,
-        "versions": _versions(),
-    }
-    arrays = {name: checkpoints.named_leaves(tree) for name, tree in groups.items()}
-    fixed = {
-        "fields": setup.fields.arrays(),
-        "head": setup.head,
-        "layers": {"layers": setup.layers},
-    }
-    return checkpoints.Checkpoint(step, about, {**fixed, **arrays})
-
-
-def _versions() -> dict[str, str]:
-    """Of the packages that decide the numbers."""
-    return {name: version(name) for name in ("gridcast", "jax", "jaxlib", "flax", "optax", "numpy")}
+def _untrained(setup: Setup, directory: Path, weights: Weights) -> checkpoints.Checkpoint:
+    """The checkpoint of a reference that is the model itself: fitted, with nothing to train."""
+    groups = {"weights": weights, "best": weights, "optimizer": (), "frozen": ()}
+    position = vars(loop.Progress(0.0, finished=True))
+    checkpoint = checkpoint_of(setup, 0, groups, position)
+    checkpoints.save(directory / CHECKPOINTS, checkpoint)
+    return checkpoint

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -17,8 +18,9 @@ from gridcast.errors import DataError
 from gridcast.frames.places import place_at
 from gridcast.frames.tiles import blend, blend_weights, tiles
 from gridcast.frames.windows import FrameSeries
-from gridcast.models import ForecastModel, Inputs
+from gridcast.models import ForecastModel, Inputs, Trailing
 from gridcast.models.heads import ValueHead
+from gridcast.models.members import joint_outputs, member_of
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,21 @@ class Tiling:
 class Predictor:
     """A model with its weights, compiled once for batches of one size.
 
+    Several members are one model here: what it forecasts is their combination.
+
     Attributes:
+      fixed: what the model carries beside its weights.
+      weights: the states that were trained; of several members, stacked.
+      count: of members.
       inputs, leads: frames that the model takes, and leads that it gives at once.
       targets: how many variables are forecast.
       once: why the model cannot take its own forecasts for inputs, or None.
     """
 
     graph: nnx.GraphDef
-    state: Any
+    fixed: Any
+    weights: Any
+    count: int
     inputs: int
     leads: int
     targets: int
@@ -67,6 +76,7 @@ class Predictor:
     def of(
         cls,
         model: ForecastModel,
+        members: Any = None,
         *,
         inputs: int,
         leads: int,
@@ -76,9 +86,13 @@ class Predictor:
     ) -> Predictor:
         """
         Args:
+          members: stacked weights in place of the model's own.
           variables: how many the model is given.
         """
-        graph, state = nnx.split(model)
+        graph, *own, fixed = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
+        weights, count = tuple(own), 1
+        if members is not None:
+            weights, count = tuple(members), len(jax.tree.leaves(members)[0])
         targets = model.target_mask[...].shape[-1]
         once = None
         if not isinstance(model.head, ValueHead):
@@ -87,13 +101,13 @@ class Predictor:
             once = "it forecasts one number for a window, not a frame"
         elif targets < variables:
             once = "some of its inputs are not forecast"
-        return cls(graph, state, inputs, leads, targets, batch_size, once, tiling)
+        return cls(graph, fixed, weights, count, inputs, leads, targets, batch_size, once, tiling)
 
     @cached_property
     def _run(self) -> Callable[..., Array]:
-        def run(state: Any, inputs: Inputs) -> Array:
-            model = nnx.merge(self.graph, state)
-            return model.head.forecast(model(inputs))
+        def run(weights: Any, fixed: Any, inputs: Inputs) -> Array:
+            outputs, head = joint_outputs(self.graph, fixed, weights, inputs, self.count)
+            return head.forecast(outputs)
 
         return jit(run)
 
@@ -106,12 +120,36 @@ class Predictor:
         """What the head forecasts `leads` steps ahead from each initial position.
 
         Leads that the model was not trained for come from rolling out: its own forecasts become
-        its inputs. What is known in advance must reach beyond the last initial position.
+        its inputs, of several members those that they made together. What is known in advance must
+        reach beyond the last initial position.
 
         Raises:
           DataError: more leads than trained for, from a model that cannot roll out.
         """
-        leads = leads or self.leads
+        return self._forecast(self.weights, series, initial, leads or self.leads)
+
+    def members(
+        self,
+        series: FrameSeries,
+        initial: Int[np.ndarray, " window"],
+        leads: int | None = None,
+    ) -> Float[np.ndarray, "member window lead lat lon output"]:
+        """What each member forecasts by itself, and rolls out by itself; as calling, otherwise."""
+        if self.count == 1:
+            return self(series, initial, leads)[None]
+        alone = replace(self, weights=None, count=1)
+        each = [member_of(self.weights, member) for member in range(self.count)]
+        return np.stack(
+            [alone._forecast(one, series, initial, leads or self.leads) for one in each]
+        )
+
+    def _forecast(
+        self,
+        weights: Any,
+        series: FrameSeries,
+        initial: Int[np.ndarray, " window"],
+        leads: int,
+    ) -> Float[np.ndarray, "window lead lat lon output"]:
         if leads > self.leads and self.once is not None:
             raise DataError(
                 f"the model was trained for {self.leads} leads and cannot be rolled out: "
@@ -126,10 +164,11 @@ class Predictor:
             filled = np.concatenate([chosen, np.repeat(chosen[-1:], self.batch_size - chosen.size)])
             window, last = series.values[filled[:, None] + past], source[filled]
             answers = None if series.last is None else series.last[filled[:, None] + past]
+            means = _means(series, filled, self.targets)
             blocks = []
             for lead in range(0, leads, self.leads):
                 dates = filled[:, None] + lead + np.arange(1 - self.inputs, self.leads + 1)
-                block = self._block(series, window, last, dates, answers)
+                block = self._block(weights, series, window, last, dates, answers, means)
                 blocks.append(block)
                 if self.once is None:
                     window = np.concatenate([window, block], axis=1)[:, -self.inputs :]
@@ -139,20 +178,22 @@ class Predictor:
 
     def _block(
         self,
+        weights: Any,
         series: FrameSeries,
         window: np.ndarray,
         last: np.ndarray,
         dates: np.ndarray,
         answers: np.ndarray | None,
+        means: Trailing | None,
     ) -> Float[np.ndarray, "batch lead lat lon output"]:
         """The leads that the model gives at once."""
         known, month = series.known[dates], series.month[dates[:, self.inputs :]]
         if self.tiling is None:
             frames, end = jnp.asarray(window), jnp.asarray(last)
-            inputs = Inputs(frames, jnp.asarray(known), jnp.asarray(month), end)
+            inputs = Inputs(frames, jnp.asarray(known), jnp.asarray(month), end, trailing=means)
             if answers is not None:
                 inputs = inputs._replace(past=jnp.asarray(answers))
-            return np.asarray(self._run(self.state, inputs))
+            return np.asarray(self._run(weights, self.fixed, inputs))
         pieces = []
         for row, column in self.tiling.starts:
             corner = (jnp.full(len(window), row), jnp.full(len(window), column))
@@ -161,6 +202,20 @@ class Predictor:
             cut = (np.asarray(a)[..., rows[:, None], columns, :] for a in (window, last))
             frames, end = map(jnp.asarray, cut)
             lines = jnp.asarray(known[:, :, rows])
-            inputs = Inputs(frames, lines, jnp.asarray(month), end)._replace(place=place)
-            pieces.append(np.asarray(self._run(self.state, inputs)))
+            inputs = Inputs(frames, lines, jnp.asarray(month), end, place)
+            if means is not None:
+                inputs = inputs._replace(
+                    trailing=Trailing(*(m[:, rows[:, None], columns] for m in means))
+                )
+            pieces.append(np.asarray(self._run(weights, self.fixed, inputs)))
         return blend(np.stack(pieces), self.tiling.starts, self.tiling.weights, self.tiling.grid)
+
+
+def _means(series: FrameSeries, initial: np.ndarray, targets: int) -> Trailing | None:
+    """The mean of the years up to each initial date, where the model starts from it."""
+    if series.trailing is None:
+        return None
+    frames = jnp.asarray(series.trailing[initial])
+    if series.last_trailing is None:
+        return Trailing(frames, frames[..., :targets])
+    return Trailing(frames, jnp.asarray(series.last_trailing[initial]))

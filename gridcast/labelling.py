@@ -80,7 +80,7 @@ def valid_times(axis: TimeAxis, initial: Int[np.ndarray, " window"], leads: int)
 
 
 def physical_values(
-    fields: Fields, forecast: Float[np.ndarray, "window lead lat lon target"], times: np.ndarray
+    fields: Fields, forecast: Float[np.ndarray, "window lead lat lon output"], times: np.ndarray
 ) -> list[Float[np.ndarray, "window lead lat lon"]]:
     """Values of each target in its units, NaN off the mask.
 
@@ -90,7 +90,15 @@ def physical_values(
     """
     if fields.config.train.loss == AMOUNTS:
         return [t.masked(forecast[..., i]) for i, t in enumerate(fields.targets)]
-    return [t.physical(forecast[..., i], times) for i, t in enumerate(fields.targets)]
+    mean = means(fields, forecast)
+    return [t.physical(mean[..., i], times) for i, t in enumerate(fields.targets)]
+
+
+def means(
+    fields: Fields, forecast: Float[np.ndarray, "window lead lat lon output"]
+) -> Float[np.ndarray, "window lead lat lon target"]:
+    """Of a mean and a standard deviation side by side the mean; of values themselves."""
+    return forecast[..., ::2] if fields.normal else forecast
 
 
 def class_axis(
@@ -102,10 +110,25 @@ def class_axis(
 
 def _values(fields: Fields, forecast: np.ndarray, times: np.ndarray) -> dict[str, Any]:
     values = physical_values(fields, forecast, times)
-    return {
+    found: dict[str, Any] = {
         target.variable: (_DIMS, value, _about(target))
         for target, value in zip(fields.targets, values, strict=True)
     }
+    if not fields.normal:
+        return found
+    for i, target in enumerate(fields.targets):
+        name = f"{target.variable}_standard_deviation"
+        about = {
+            "long_name": f"standard deviation of the forecast of {_title(target)}",
+            "units": target.units,
+        }
+        if family(target.units) == "temperature":
+            about["units_metadata"] = "temperature: difference"
+        spread = forecast[..., 2 * i + 1] * target.scaler.deviation
+        spread = np.where(target.grid.mask, spread, np.nan)
+        found[name] = (_DIMS, spread.astype(np.float32), about)
+        found[target.variable][2]["ancillary_variables"] = name
+    return found
 
 
 def _probabilities(fields: Fields, forecast: np.ndarray) -> dict[str, Any]:

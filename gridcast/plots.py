@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from gridcast.verification.hindcast import MODEL
+from gridcast.verification.by_name import DAMPED_TRAILING
+from gridcast.verification.hindcast import BASE, MODEL
 from gridcast.verification.tables import headline, title
 
 # Okabe & Ito: told apart by colour-blind readers; the model stands out by its width.
@@ -19,7 +20,10 @@ COLOURS = {
     "persistence": "#56b4e9",
     "damped_persistence": "#0072b2",
     "lim": "#009e73",
+    BASE: "#cc79a7",
+    DAMPED_TRAILING: "#000000",
 }
+_OTHER = "#e69f00"
 _METRICS = {
     "rmse": "RMSE",
     "acc": "anomaly correlation",
@@ -43,7 +47,7 @@ def plot_scores(scores: xr.Dataset, path: Path) -> None:
                 scores["lead"],
                 curve,
                 label=title(scores, str(name)),
-                color=COLOURS[str(name)],
+                color=COLOURS.get(str(name), _OTHER),
                 linewidth=3.2 if name == MODEL else 1.4,
                 zorder=1.9 if name == MODEL else 2.0,  # where they coincide, both are seen
                 marker="o",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import xarray as xr
@@ -12,18 +13,19 @@ from jaxtyping import Float, Int
 
 from gridcast.config import Config
 from gridcast.errors import DataError
-from gridcast.frames.fields import AMOUNTS, Fields, months_of, target_series
+from gridcast.frames.fields import AMOUNTS, NORMAL, Fields, months_of, target_series
 from gridcast.frames.gaps import treat_gaps
 from gridcast.frames.known import known_names
 from gridcast.frames.rain import rain_climatology
 from gridcast.frames.splits import Splits
-from gridcast.frames.windows import FrameSeries, Observed, shuffled, whole_windows
+from gridcast.frames.windows import FrameSeries, Observed, whole_windows
 from gridcast.models import ForecastModel, build_model
-from gridcast.models.heads import ClassHead, Head, RainHead, ValueHead
+from gridcast.models.heads import ClassHead, Head, NormalHead, RainHead, ValueHead
 from gridcast.opening import Source
-from gridcast.references import BASES, TrainingSeries, error_deviation
+from gridcast.references import BASE_ARRAYS, TrainingSeries, error_deviation, fit_base
 from gridcast.sources.static import static_layers
 from gridcast.timeaxis import TimeAxis, label
+from gridcast.training.batches import epoch_batches, member_windows
 from gridcast.training.encoders import load_encoder, put_encoder
 
 
@@ -53,10 +55,16 @@ class Setup:
     train_windows: Int[np.ndarray, " window"]
     validation_windows: Int[np.ndarray, " validation_window"]
 
-    def epoch(self, epoch: int) -> Int[np.ndarray, "step batch"]:
+    @cached_property
+    def member_windows(self) -> list[Int[np.ndarray, " _"]]:
+        """The training windows of each member of the ensemble."""
+        years = self.axis.dates[self.train_windows, 0]
+        return member_windows(self.train_windows, years, self.config.train)
+
+    def epoch(self, epoch: int) -> Int[np.ndarray, "*member step batch"]:
         """The batches of one epoch of training."""
         train = self.config.train
-        return shuffled(self.train_windows, train.batch_size, train.seed, epoch)
+        return epoch_batches(self.member_windows, train.batch_size, train.seed, epoch)
 
     def model(self, network: Callable[..., nnx.Module] | None = None) -> ForecastModel:
         """The untrained model; its encoder from another run, if the config says so.
@@ -102,7 +110,7 @@ def prepare(config: Config, source: Source, splits: Splits | None = None) -> Set
         observed=observed,
         layers=layers,
         layer_names=layer_names,
-        head=_fit_head(config, fields, series, axis, splits),
+        head=_fit_head(config, fields, series, arrays, axis, splits),
         encoder=None if encoder is None else load_encoder(encoder),
         train_windows=windows["train"],
         validation_windows=windows["validation"],
@@ -144,7 +152,12 @@ def _windows(
 
 
 def _fit_head(
-    config: Config, fields: Fields, series: list[xr.DataArray], axis: TimeAxis, splits: Splits
+    config: Config,
+    fields: Fields,
+    series: list[xr.DataArray],
+    arrays: FrameSeries,
+    axis: TimeAxis,
+    splits: Splits,
 ) -> dict[str, np.ndarray]:
     """The arrays of the reference, fitted on training dates."""
     answers = target_series(config, series)
@@ -152,26 +165,50 @@ def _fit_head(
         amounts = np.stack([one.values for one in answers], axis=-1)[splits.train]
         mask = fields.target_mask[..., 0]
         return {"climate": rain_climatology(amounts, months_of(axis.times[splits.train]), mask)}
-    leads = config.frames.leads
-    training = TrainingSeries.of(fields.scaled(answers), axis, splits.train, fields.weight)
-    reference = BASES[config.model.base](training, leads)
+    model, leads = config.model, config.frames.leads
+    training = _training_series(config, fields, answers, arrays, axis, splits)
+    reference = fit_base(model.base, training, leads, model.reference, splits.validation)
+    base = {name: array for name, array in vars(reference).items() if array is not None}
     if fields.classes is None:
-        return {"damping": reference.factor}
+        if config.train.loss not in NORMAL:
+            return base
+        return base | {"deviation": error_deviation(reference, training, leads)}
     classes = {"edges": fields.classes.edges, "odds": fields.classes.odds}
-    if config.model.base == "climatology":
+    if model.base == "climatology" and config.frames.trailing is None:
         return classes
-    deviation = error_deviation(reference, training, leads)
-    return {"damping": reference.factor, "deviation": deviation, **classes}
+    return {**base, "deviation": error_deviation(reference, training, leads), **classes}
+
+
+def _training_series(
+    config: Config,
+    fields: Fields,
+    answers: list[xr.DataArray],
+    arrays: FrameSeries,
+    axis: TimeAxis,
+    splits: Splits,
+) -> TrainingSeries:
+    """What the reference of the model is fitted on: departures from what it takes for normal."""
+    values, state = fields.scaled(answers), arrays.values
+    if arrays.trailing is not None:
+        means = arrays.last_trailing
+        values = values - (arrays.trailing[..., : values.shape[-1]] if means is None else means)
+        state = state - arrays.trailing
+    if not fields.whole and len(fields.inputs) == len(fields.targets):
+        return TrainingSeries.of(values, axis, splits.train, fields.weight)
+    weight = np.stack([one.grid.weight for one in fields.inputs], axis=-1)
+    return TrainingSeries.of(values, axis, splits.train, fields.weight, state, weight)
 
 
 def head_of(arrays: dict[str, np.ndarray]) -> Head:
     """The head that these arrays belong to."""
     if "climate" in arrays:
         return RainHead(arrays["climate"])
+    base = {name: arrays[name] for name in BASE_ARRAYS if name in arrays}
     if "odds" in arrays:
-        damping, deviation = arrays.get("damping"), arrays.get("deviation")
-        return ClassHead(damping, deviation, arrays["edges"], arrays["odds"])
-    return ValueHead(arrays["damping"])
+        return ClassHead(base or None, arrays.get("deviation"), arrays["edges"], arrays["odds"])
+    if "deviation" in arrays:
+        return NormalHead(base, arrays["deviation"], arrays.get("calibration"))
+    return ValueHead(base)
 
 
 def model_of(

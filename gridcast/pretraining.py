@@ -46,7 +46,8 @@ def pretrain(config: Config, dataset: xr.Dataset | xr.DataArray | None = None) -
     )
     frames = config.frames.model_copy(update={"inputs": 1, "least": 1, "leads": 1, "patches": None})
     target = config.target.model_copy(update={"mean_over": None, "classes": None})
-    train = config.train.model_copy(update={"loss": None})
+    # One encoder for all members, from data alone.
+    train = config.train.model_copy(update={"loss": None, "members": 1, "start_from": None})
     alone = config.model_copy(
         update={"model": model, "frames": frames, "target": target, "train": train}
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,22 +12,27 @@ import xarray as xr
 from flax import nnx
 
 from gridcast.config import Config, config_from_dict
+from gridcast.config.models import ReferenceConfig, ReferenceModelConfig
 from gridcast.errors import DataError
 from gridcast.fitting import coarsening
 from gridcast.forecasting import Predictor, Tiling
-from gridcast.frames.fields import Fields, target_series
+from gridcast.frames.fields import AMOUNTS, Fields, target_series
 from gridcast.frames.splits import Splits
 from gridcast.frames.transform import FrameTransform
 from gridcast.labelling import label_forecast
 from gridcast.matching import initial_position, matching_series
-from gridcast.models import ForecastModel
+from gridcast.models import ForecastModel, without_network
+from gridcast.models.members import member_of, stacked
 from gridcast.models.window import Frozen
 from gridcast.opening import Data
 from gridcast.preparation import model_of, observed_frames
+from gridcast.references import REFERENCES
 from gridcast.timeaxis import TimeAxis
 from gridcast.training.checkpoints import Checkpoint, fill, load_newest
 from gridcast.training.encoders import CHECKPOINTS
-from gridcast.training.step import Weights
+from gridcast.training.state import Weights
+from gridcast.verification.comparison import beside
+from gridcast.verification.foreign import Forecasts
 from gridcast.verification.hindcast import Hindcast, make_hindcast
 from gridcast.verification.scores import score
 
@@ -40,6 +45,8 @@ class Run:
       directory: where the run's files are.
       origin: what it was trained on; says "simulated" for simulated data.
       training_dates: how many dates there were to fit on.
+      members: the stacked weights of an ensemble, of which `model` has the first; None: of one
+        network.
     """
 
     directory: Path
@@ -48,6 +55,7 @@ class Run:
     model: ForecastModel
     origin: str
     training_dates: int
+    members: Weights | None = None
 
     @classmethod
     def load(cls, directory: str | Path) -> Run:
@@ -71,11 +79,15 @@ class Run:
         config = config_from_dict(about["config"])
         fields = Fields.restore(config, arrays["fields"], about["fields"])
         model = model_of(config, fields, arrays["layers"]["layers"], arrays["head"])
-        weights = Weights(nnx.state(model, nnx.Param), nnx.state(model, nnx.BatchStat))
-        for state in fill(weights, arrays["best"]):
-            nnx.update(model, state)
-        nnx.update(model, fill(nnx.state(model, Frozen), arrays["frozen"]))
-        return cls(directory, config, fields, model, about["origin"], about["training_dates"])
+        weights, members = Weights(*nnx.state(model, nnx.Param, nnx.BatchStat)), None
+        if config.train.members == 1:
+            weights = fill(weights, arrays["best"])
+        else:
+            members = fill(stacked([weights] * config.train.members), arrays["best"])
+            weights = member_of(members, 0)
+        nnx.update(model, *weights, fill(nnx.state(model, Frozen), arrays["frozen"]))
+        dates = about["training_dates"]
+        return cls(directory, config, fields, model, about["origin"], dates, members)
 
     def forecast(
         self, data: Data | None = None, *, leads: int | None = None, start: str | None = None
@@ -135,8 +147,19 @@ class Run:
         """The model's forecasts of the test dates, labelled like `forecast`."""
         return self.verify(data)[1]
 
-    def verify(self, data: Data | None = None) -> tuple[list[xr.Dataset], xr.Dataset]:
-        """The scores of each variable that is forecast, and the hindcast, in one go."""
+    def verify(
+        self,
+        data: Data | None = None,
+        others: Mapping[str, Forecasts] | None = None,
+        *,
+        regrid: bool = False,
+    ) -> tuple[list[xr.Dataset], xr.Dataset]:
+        """The scores of each variable that is forecast, and the hindcast, in one go.
+
+        Args:
+          others: files of other systems by name, scored beside on the dates that all have; as
+            `gridcast.verification.comparison.beside`, like `regrid`.
+        """
         series, axis = matching_series(self.config, self.fields, data)
         splits = Splits.by_date(axis, self.config.splits)
         if (found := int(splits.train.sum())) != self.training_dates:
@@ -147,7 +170,8 @@ class Run:
                 "  fix: give the whole series, for example the files of training as well"
             )
         made = self.hindcast_of(series, axis, splits)
-        scores = score(made, self.fields, self.attributes, self.config.verification)
+        judged = beside(made, self.fields, axis, others, regrid=regrid) if others else made
+        scores = score(judged, self.fields, self.attributes, self.config.verification)
         labelled = label_forecast(self.fields, made.made, axis, made.initial, self.attributes)
         return scores, labelled
 
@@ -159,10 +183,27 @@ class Run:
         after = axis.times_at(axis.steps[-1] + np.arange(1, self.config.frames.leads + 1))
         arrays = self.fields.arrays_of(series, axis, after)
         observed = observed_frames(self.config, self.fields, arrays)
-        return make_hindcast(self.predictor, self.fields, series, arrays, axis, splits, observed)
+        return make_hindcast(
+            self.predictor, self.fields, series, arrays, axis, splits, observed, self._base
+        )
 
     @cached_property
     def predictor(self) -> Predictor:
+        """Forecasts of all members together."""
+        return self._predictor(self.model, self.members)
+
+    @cached_property
+    def _base(self) -> Predictor | None:
+        """What the network corrects, unless it is one of the references that are always there."""
+        config = self.config
+        if isinstance(config.model, ReferenceModelConfig) or config.train.loss == AMOUNTS:
+            return None
+        plain = config.model.base in REFERENCES and config.model.reference == ReferenceConfig()
+        if plain and config.frames.trailing is None:
+            return None
+        return self._predictor(without_network(self.model), None)
+
+    def _predictor(self, model: ForecastModel, members: Weights | None) -> Predictor:
         config, patches = self.config, self.config.frames.patches
         grid = self.fields.inputs[0].grid
         tiling = None
@@ -170,7 +211,8 @@ class Run:
             step = coarsening(config)
             tiling = Tiling(grid.shape, patches.size, patches.overlap, step, grid.wraps)
         return Predictor.of(
-            self.model,
+            model,
+            members,
             inputs=config.frames.inputs,
             leads=config.frames.leads,
             variables=len(self.fields.inputs),

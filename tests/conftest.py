@@ -101,7 +101,7 @@ class Bench:
         return loop.fit(
             stepper or self.stepper,
             series or self.series,
-            self.setup.train_windows,
+            self.setup.member_windows,
             validate,
             begin or loop.start(self.stepper, self.weights, validate),
             TrainConfig(**(self.setup.config.train.model_dump() | train)),

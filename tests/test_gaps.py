@@ -16,15 +16,16 @@ from flax import nnx
 import gridcast
 from gridcast.errors import DataError
 from gridcast.frames.climatology import Climatology
-from gridcast.frames.fields import target_series
+from gridcast.frames.fields import months_of, target_series
 from gridcast.frames.windows import hindcast_windows
+from gridcast.labelling import valid_times
 from gridcast.models import ForecastModel, Inputs
 from gridcast.opening import open_source
 from gridcast.preparation import Setup, prepare
 from gridcast.references import TrainingSeries, linear_inverse_model
 from gridcast.run import Run
 from gridcast.sources.netcdf import open_frames
-from gridcast.verification.hindcast import _reference_odds
+from gridcast.verification.by_name import reference_odds
 
 MASK = {"missing": "mask"}
 DROP = {"missing": "drop"}
@@ -182,7 +183,7 @@ def test_climatology_and_deviation_are_those_of_each_cell_over_the_dates_it_was_
 
 def test_damping_counts_pairs_of_which_both_were_observed(masked, ocean, holes):
     _, anomaly, _ = by_hand(ocean, holes)
-    damping = masked.setup.head["damping"]
+    damping = masked.setup.head["damping"][0]
     for lead in (1, 2):
         for row, column in np.argwhere(sea_of(ocean)):
             cell = anomaly[:TRAINING, row, column]
@@ -215,7 +216,7 @@ def test_the_linear_inverse_model_counts_pairs_of_which_both_were_observed(maske
             both = [t for t in range(TRAINING - lead) if seen[t, cell] and seen[t + lead, cell]]
             product = sum(outside[t, cell] * outside[t + lead, cell] for t in both)
             residual[lead - 1, cell] = product / sum(outside[t, cell] ** 2 for t in both)
-    np.testing.assert_allclose(found.residual[:, sea, 0], residual, atol=1e-4)
+    np.testing.assert_allclose(found.damping[0][:, sea, 0], residual, atol=1e-4)
     last = filled[100]
     inside = (last * root) @ patterns.T
     expected = [
@@ -431,8 +432,12 @@ def test_a_class_that_was_not_observed_does_not_stay(broken):
     setup = prepared(broken, frames=MASK, target={"classes": {}})
     answers = target_series(setup.config, setup.series)
     initial = np.array([137, 143])
-    odds = _reference_odds(setup.fields, answers, setup.axis, setup.splits, initial, LEADS)
-    now = setup.fields.observed_classes(answers, setup.axis)[initial]
+    fields, axis = setup.fields, setup.axis
+    now = fields.observed_classes(answers, axis)[initial]
+    training = TrainingSeries.of(fields.scaled(answers), axis, setup.splits.train, fields.weight)
+    times = valid_times(axis, initial, LEADS)
+    months = months_of(times.reshape(-1)).reshape(times.shape)
+    odds = reference_odds(fields, training, now, months, initial)
     assert setup.fields.classes is not None
     sea = setup.fields.target_mask[..., 0]
     for k, position in enumerate(initial):

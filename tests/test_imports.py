@@ -20,10 +20,11 @@ ORDER = [
     ["opening", "labelling", "references", "models"],
     ["training", "forecasting"],
     ["preparation", "verification"],
-    ["fitting", "matching", "plots"],
+    ["resuming", "fitting", "matching", "plots", "long_training"],
     ["run", "forecast_plots"],
+    ["calibrating"],
     ["experiment"],
-    ["crossval", "pretraining"],
+    ["crossval", "pretraining", "simulation", "judging", "trials", "tuning"],
     ["commands_data", "cli"],
     ["__init__"],
 ]

@@ -25,7 +25,7 @@ from gridcast.models.heads import (
     ValueHead,
     class_probabilities,
 )
-from gridcast.references import BASES, TrainingSeries
+from gridcast.references import REFERENCES, TrainingSeries
 from gridcast.timeaxis import TimeAxis
 
 BATCH, TIME, LEADS, VARIABLES, TARGETS, KNOWN = 3, 4, 2, 3, 2, 2
@@ -128,7 +128,7 @@ def target_mask(case: Case) -> np.ndarray:
 
 def head_of(case: Case) -> Head:
     shape = (*case.out, case.targets)
-    damping = random(LEADS, *shape, seed=5)
+    damping = {"damping": random(1, LEADS, *shape, seed=5)}
     deviation = np.abs(random(LEADS, *shape, seed=6)) + 0.1
     edges = np.sort(random(12, 2, *shape, seed=7), axis=1)
     odds = special.softmax(random(12, 3, *shape, seed=8), axis=1)
@@ -239,7 +239,7 @@ def test_an_untrained_model_is_its_reference_exactly(case):
     assert found.any()
 
 
-@pytest.mark.parametrize("base", list(BASES))
+@pytest.mark.parametrize("base", ["climatology", "persistence", "damped_persistence"])
 @pytest.mark.parametrize("network", ["conv_lstm", "conv_seq2seq", "cnn_lstm", "series"])
 def test_with_a_fitted_base_it_is_that_reference_forecast(network, base):
     case, dates = Case(network), np.arange("2000-01", "2003-01", dtype="datetime64[M]")
@@ -250,10 +250,11 @@ def test_with_a_fitted_base_it_is_that_reference_forecast(network, base):
     ]
     weight = np.stack([grid.weight for grid in grids], axis=-1)
     axis = TimeAxis.of(dates.astype("datetime64[ns]"))
-    reference = BASES[base](TrainingSeries(series, axis, np.ones(36, bool), weight), LEADS)
+    reference = REFERENCES[base](TrainingSeries(series, axis, np.ones(36, bool), weight), LEADS)
     model, inputs = compiled(case), inputs_of(case)
     fixed = jax.tree.map(lambda x: x, model.fixed)
-    fixed["head"]["damping"] = fixed["head"]["damping"].replace(jnp.asarray(reference.factor))
+    own = fixed["head"]["base"]["arrays"]
+    own["damping"] = own["damping"].replace(jnp.asarray(reference.damping))
     found = np.asarray(model.forecast(model.first, fixed, inputs))
     np.testing.assert_array_equal(found, reference(np.asarray(inputs.last)[:, None]))
     assert found.any() == (base != "climatology")
@@ -410,8 +411,11 @@ def test_classes_are_those_of_a_normal_distribution_around_the_damped_last_frame
     head, inputs = head_of(case), inputs_of(case)
     assert isinstance(head, ClassHead)
     found = np.asarray(head.reference(inputs.last, inputs.month, None))
+    assert head.base is not None
+    assert head.deviation is not None
     damping, deviation, edges = (
-        np.asarray(x[...], np.float64) for x in (head.damping, head.deviation, head.edges)
+        np.asarray(x, np.float64)
+        for x in (head.base.arrays["damping"][0], head.deviation[...], head.edges[...])
     )
     cells = np.ndindex(BATCH, LEADS, *SIZE, TARGETS)
     for window, lead, row, column, target in cells:

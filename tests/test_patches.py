@@ -133,7 +133,7 @@ def test_a_forecast_in_tiles_is_the_forecast_of_the_whole_grid(name):
     assert tiled.fields.inputs[0].grid.wraps is case.wraps
     np.testing.assert_allclose(tiled.predictor(arrays, initial, 4), expected, atol=1e-5)
     # The network does say something.
-    damped = arrays.values[initial][:, None] * whole.model.head.damping[...]
+    damped = arrays.values[initial][:, None] * whole.model.head.base.arrays["damping"][0]
     assert np.abs(expected[:, :2] - damped).max() > 0.1
 
 
@@ -267,7 +267,7 @@ def heads() -> dict[str, tuple[Head, int]]:
     damping = np.stack([flat, -flat])
     odds = np.arange(1, 13)[:, None, None, None, None] * np.stack([flat, 2 * flat, 3 * flat])
     return {
-        "values": (ValueHead(damping), 1),
+        "values": (ValueHead({"damping": damping[None]}), 1),
         "odds": (ClassHead(None, None, odds[:, :2], odds), 3),
         "amounts": (RainHead(odds), 3),
     }
@@ -323,7 +323,7 @@ def test_the_loss_of_an_untrained_model_on_patches_is_that_of_its_reference(benc
     place = in_validation(bench.stepper, bench.series, initial).place
     assert place is not None
     values = setup.arrays.values[..., 0].astype(np.float64)
-    damping = setup.head["damping"][..., 0].astype(np.float64)
+    damping = setup.head["damping"][0, ..., 0].astype(np.float64)
     weight = setup.fields.inputs[0].grid.weight
     scale = np.asarray(bench.series.scale, np.float64)
     for b, start in enumerate(initial):

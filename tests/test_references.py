@@ -56,7 +56,7 @@ def weight_of(lat=4, lon=5) -> np.ndarray:
 
 
 def test_damped_persistence_of_four_numbers_is_what_one_computes_by_hand():
-    factor = damped_persistence(training_of([2, 1, -1, 3]), 4).factor.squeeze()
+    factor = damped_persistence(training_of([2, 1, -1, 3]), 4).damping[0].squeeze()
     # lead 1: (2*1 + 1*-1 + -1*3) / (4 + 1 + 1); lead 2: (2*-1 + 1*3) / (4 + 1); lead 3: 2*3 / 4;
     # lead 4: no pair of dates.
     np.testing.assert_allclose(factor, [-1 / 3, 1 / 5, 3 / 2, 0], rtol=1e-6)
@@ -69,7 +69,7 @@ def test_damped_persistence_is_the_least_squares_slope_through_the_origin_of_eac
         for row, column in np.ndindex(4, 5):
             now, later = values[:-lead, row, column, None], values[lead:, row, column]
             slope = np.linalg.lstsq(now, later, rcond=None)[0][0]
-            assert forecast.factor[lead - 1, row, column, 0] == pytest.approx(slope, abs=1e-5)
+            assert forecast.damping[0, lead - 1, row, column, 0] == pytest.approx(slope, abs=1e-5)
 
 
 def test_persistence_repeats_the_last_frame_and_climatology_forecasts_no_anomaly():
@@ -84,7 +84,9 @@ def test_persistence_repeats_the_last_frame_and_climatology_forecasts_no_anomaly
 
 def test_a_gap_in_time_is_never_crossed():
     # Days 3 and 4 are missing: 5 is not the day after 2, but it is three days after it.
-    factor = damped_persistence(training_of([1, 1, 1, 7, 7, 7], steps=[0, 1, 2, 5, 6, 7]), 3).factor
+    factor = damped_persistence(
+        training_of([1, 1, 1, 7, 7, 7], steps=[0, 1, 2, 5, 6, 7]), 3
+    ).damping[0]
     pairs = {
         1: [(1, 1), (1, 1), (7, 7), (7, 7)],
         2: [(1, 1), (7, 7)],
@@ -94,7 +96,7 @@ def test_a_gap_in_time_is_never_crossed():
         by_hand = sum(a * b for a, b in found) / sum(a * a for a, _ in found)
         assert factor[lead - 1].item() == pytest.approx(by_hand)
     # The control: without the gap the step from 1 to 7 counts at lead 1.
-    assert damped_persistence(training_of([1, 1, 1, 7, 7, 7]), 1).factor.item() != pytest.approx(1)
+    assert damped_persistence(training_of([1, 1, 1, 7, 7, 7]), 1).damping.item() != pytest.approx(1)
 
 
 def test_pairs_have_both_dates_in_training():
@@ -103,7 +105,7 @@ def test_pairs_have_both_dates_in_training():
     for lead, expected in ((1, [(0, 1), (4, 5)]), (2, []), (3, [(1, 4)]), (4, [(0, 4), (1, 5)])):
         now, later = training.pairs(lead)
         assert list(zip(now.tolist(), later.tolist(), strict=True)) == expected
-    assert damped_persistence(training, 1).factor.item() == pytest.approx((2 + 18) / (1 + 9))
+    assert damped_persistence(training, 1).damping.item() == pytest.approx((2 + 18) / (1 + 9))
 
 
 @pytest.mark.parametrize("name", REFERENCES)
@@ -157,7 +159,7 @@ def test_the_linear_inverse_model_equals_an_independent_computation(lat, lon, ti
     model = linear_inverse_model(training_of(values, weight=weight), 5, eofs)
     start = noise(9, lat, lon, seed=5)[-1]
     used = min(eofs, time // 10)
-    assert model.patterns.shape == (lat * lon, used)
+    assert model.patterns.shape == (used, lat, lon, 1)
     expected = lim_by_svd(values, weight, used, 5, start)
     found = model(start[None, None, :, :, None])[0, ..., 0]
     np.testing.assert_allclose(found, expected, atol=2e-4 * np.abs(start).max())
@@ -203,7 +205,7 @@ def test_short_and_single_date_series_give_finite_references():
             forecast = fit(training, 3)(window_of(3))
             assert np.isfinite(forecast).all(), (name, time)
     # A lead longer than training has no pairs: forecast the climatology, which needs none.
-    assert not damped_persistence(training_of([1.0, 2.0]), 3).factor[1:].any()
+    assert not damped_persistence(training_of([1.0, 2.0]), 3).damping[0, 1:].any()
 
 
 def test_a_split_in_two_pieces_does_not_join_their_ends():
@@ -236,7 +238,7 @@ def training_with_gaps(values: np.ndarray, inside: np.ndarray) -> TrainingSeries
 
 def test_a_slope_counts_the_pairs_of_which_both_were_observed():
     values, inside = gappy()
-    factor = damped_persistence(training_with_gaps(values, inside), 3).factor[..., 0]
+    factor = damped_persistence(training_with_gaps(values, inside), 3).damping[0, ..., 0]
     for lead, (row, column) in ((k, cell) for k in (1, 2, 3) for cell in np.ndindex(4, 5)):
         cell = values[:50, row, column].astype(float)
         pairs = [(a, b) for a, b in zip(cell, cell[lead:], strict=False) if np.isfinite(a + b)]
@@ -266,7 +268,7 @@ def test_the_deviation_of_errors_is_their_root_mean_square_over_training(gaps):
     found = error_deviation(reference, training, 2)[..., 0]
     for lead, (row, column) in ((k, cell) for k in (1, 2) for cell in np.ndindex(4, 5)):
         cell = values[:50, row, column].astype(float)
-        factor = float(reference.factor[lead - 1, row, column, 0])
+        factor = float(reference.damping[0, lead - 1, row, column, 0])
         errors = [factor * a - b for a, b in zip(cell, cell[lead:], strict=False)]
         square = [e * e for e in errors if np.isfinite(e)]
         by_hand = np.sqrt(np.mean(square)) if square else 0.0

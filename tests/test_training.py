@@ -22,7 +22,7 @@ from gridcast.fitting import compile_setup, fit_setup
 from gridcast.opening import open_source
 from gridcast.preparation import Setup, prepare
 from gridcast.run import Run
-from gridcast.training import loop
+from gridcast.training import checkpoints, loop
 from gridcast.training.checkpoints import (
     KEEP,
     Checkpoint,
@@ -164,7 +164,8 @@ def test_bernoulli_gamma_is_the_log_likelihood_of_scipy():
 
 @pytest.mark.parametrize("name", list(LOSSES))
 def test_every_loss_has_finite_gradients_off_the_mask_and_in_gaps(name):
-    width = 3 if name in ("cross_entropy", "bernoulli_gamma") else 1
+    widths = {"cross_entropy": 3, "bernoulli_gamma": 3, "crps": 2, "mse_crps": 2}
+    width = widths.get(name, 1)
     targets = fields([0.0, np.nan, np.nan], [2.0, 1.0, -np.inf])
     outputs = jnp.ones((1, 2, 1, 3, width)).at[:, :, :, 2].set(jnp.nan)
 
@@ -685,3 +686,14 @@ def test_weights_of_another_model_are_refused(bench):
     del named[name]
     with pytest.raises(CheckpointError, match="does not fit this model"):
         fill(bench.weights, named)
+
+
+def test_a_checkpoint_of_another_format_is_refused_by_name(tmp_path):
+    for number in (checkpoints.FORMAT, checkpoints.FORMAT - 1):
+        checkpoint = checkpoints.Checkpoint(number, {"format": number}, {})
+        path = checkpoints.save(tmp_path, checkpoint)
+        if number == checkpoints.FORMAT:
+            assert checkpoints.load(path).about["format"] == number
+            continue
+        with pytest.raises(CheckpointError, match="format 2, expected 3"):
+            checkpoints.load(path)

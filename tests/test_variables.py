@@ -461,7 +461,7 @@ def test_a_class_of_the_mean_over_a_box_is_that_of_its_anomaly(pair):
 
     found = np.asarray(odds(state, parts))
     assert found.shape == (2, LEADS, 1, 1, 3)
-    damping, error = (setup.head[name][:, 0, 0, 0] for name in ("damping", "deviation"))
+    damping, error = setup.head["damping"][0, :, 0, 0, 0], setup.head["deviation"][:, 0, 0, 0]
     below = [
         stats.norm.cdf(edge / deviation, anomaly[initial][:, None] / deviation * damping, error)
         for edge in (-0.2, 0.2)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gridcast.config.bounds import NotNegative, Positive, Region, Section
+from gridcast.config.bounds import NotNegative, Period, Positive, Region, Section
 
 
 class ClimatologyConfig(Section):
@@ -16,6 +16,9 @@ class ClimatologyConfig(Section):
     kind: Literal["harmonics", "monthly", "mean"] = "harmonics"
     harmonics: Annotated[int, Field(ge=1, le=6)] = 3
     trend: bool = Field(default=False, description="also fit a linear trend, and continue it")
+    period: Period | None = Field(
+        default=None, description="base period within the training dates; default: all of them"
+    )
 
 
 class PatchesConfig(Section):
@@ -63,6 +66,11 @@ class FramesConfig(Section):
         default=1, description="fewest observed frames of a window, where missing is mask"
     )
     climatology: ClimatologyConfig = Field(default_factory=ClimatologyConfig)
+    trailing: Positive | None = Field(
+        default=None,
+        description="years before the initial date whose mean anomaly the forecast starts from and "
+        "is damped towards, where the climate drifts; default: the climatology",
+    )
     scaling: Literal["variable", "cell"] = Field(
         default="variable",
         description="divide anomalies by one standard deviation, or one for each cell",

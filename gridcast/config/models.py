@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticKnownError
 
-from gridcast.config.bounds import Fraction, Positive, Section
+from gridcast.config.bounds import Fraction, NotNegative, Positive, Section
 
 Widths = Annotated[list[Positive], Field(min_length=1)]
 
@@ -21,10 +21,62 @@ def _whole(value: object) -> object:
 
 Kernel = Annotated[Literal[1, 2, 3, 5, 7], BeforeValidator(_whole)]
 Factor = Annotated[Literal[1, 2, 4], BeforeValidator(_whole)]
-Base = Literal["damped_persistence", "persistence", "climatology"]
+Base = Literal["damped_persistence", "persistence", "climatology", "lim", "analogues"]
 
 
-class _Network(Section):
+class ReferenceConfig(Section):
+    """How the reference is fitted that the network corrects, or that is the model."""
+
+    by_month: bool = Field(
+        default=False, description="damped persistence: factors for each calendar month"
+    )
+    eofs: Positive | Annotated[list[Positive], Field(min_length=1)] = Field(
+        default=20, description="of lim and analogues; of several, validation chooses one"
+    )
+    more_eofs: Positive = Field(
+        default=5, description="of each input that is not forecast, such as sea-surface height"
+    )
+    seasonal: bool = Field(default=False, description="lim: an operator for each calendar month")
+    shrink: NotNegative = Field(
+        default=0.2, description="seasonal lim: how firmly the months are held to the whole year"
+    )
+    neighbours: Positive = Field(default=10, description="analogues: dates that are averaged")
+
+    def unread(self, base: str) -> list[str]:
+        """The settings that differ from their defaults and that this reference does not read."""
+        read = {
+            "damped_persistence": {"by_month"},
+            "lim": {"eofs", "more_eofs", "seasonal", "shrink"},
+            "analogues": {"eofs", "neighbours"},
+        }.get(base, set())
+        changed = {k for k, v in self if v != type(self).model_fields[k].default}
+        return sorted(changed - read)
+
+
+class _OverReference(Section):
+    """What stands on a fitted reference."""
+
+    reference: ReferenceConfig = Field(default_factory=ReferenceConfig)
+
+    @model_validator(mode="after")
+    def _every_setting_is_read(self) -> _OverReference:
+        base = getattr(self, "base", None)
+        if base is not None and (unread := self.reference.unread(base)):
+            raise ValueError(f"reference.{unread[0]} means nothing to {base}")
+        return self
+
+
+class ReferenceModelConfig(_OverReference):
+    """A reference as the model itself, without a network: nothing is trained."""
+
+    name: Base
+
+    @property
+    def base(self) -> Base:
+        return self.name
+
+
+class _Network(_OverReference):
     """What every network has: a reference that it corrects, a size, dropout."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
@@ -145,6 +197,6 @@ class SeriesConfig(_WithLstm):
 
 
 ModelConfig = Annotated[
-    ConvLstmConfig | ConvSeq2SeqConfig | CnnLstmConfig | SeriesConfig,
+    ConvLstmConfig | ConvSeq2SeqConfig | CnnLstmConfig | SeriesConfig | ReferenceModelConfig,
     Field(discriminator="name"),
 ]

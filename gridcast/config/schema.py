@@ -7,10 +7,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from gridcast.config.bounds import Fraction, NotNegative, Period, Positive, Section, Share
+from gridcast.config.bounds import (
+    Fraction,
+    NotNegative,
+    Period,
+    Positive,
+    Region,
+    Section,
+    Share,
+)
 from gridcast.config.data import DataConfig, StaticConfig
 from gridcast.config.frames import FramesConfig, TargetConfig
-from gridcast.config.models import ConvSeq2SeqConfig, ModelConfig
+from gridcast.config.models import ConvSeq2SeqConfig, ModelConfig, ReferenceModelConfig
+from gridcast.config.tuning import TuneConfig
 
 
 class SplitsConfig(Section):
@@ -38,8 +47,12 @@ class TrainConfig(Section):
 
     epochs: Positive = 20
     batch_size: Positive = 16
-    loss: Literal["mse", "mae", "huber", "balanced_mse", "bernoulli_gamma"] | None = Field(
-        default=None, description="default: mse for values, cross-entropy for classes"
+    loss: (
+        Literal["mse", "mae", "huber", "balanced_mse", "bernoulli_gamma", "crps", "mse_crps"] | None
+    ) = Field(
+        default=None,
+        description="default: mse for values, cross-entropy for classes; crps and mse_crps "
+        "forecast a mean and a standard deviation",
     )
     learning_rate: Share = 1e-3
     warmup: Fraction = Field(default=0.05, description="share of the steps in which the rate rises")
@@ -55,6 +68,17 @@ class TrainConfig(Section):
         default=5, description="epochs without a better validation before it stops"
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    members: Positive = Field(
+        default=1, description="networks trained side by side, from seeds one apart, as one model"
+    )
+    bootstrap: Positive | None = Field(
+        default=None,
+        description="each member draws its training years with replacement, in blocks of so many",
+    )
+    average: Fraction = Field(
+        default=0.0, description="decay per step of a moving average of the weights; 0: none"
+    )
+    start_from: str | None = Field(default=None, description="a run whose weights to start from")
 
 
 class CrossvalConfig(Section):
@@ -75,6 +99,10 @@ class VerificationConfig(Section):
     )
     neighbourhood: list[Annotated[int, Field(ge=1)]] = Field(
         default=[1, 3, 5], description="cells of the side of the squares of the FSS, odd numbers"
+    )
+
+    boxes: dict[str, Region] = Field(
+        default={}, description="scored by themselves, and their means as indices: {name: box}"
     )
 
     @field_validator("neighbourhood")
@@ -104,6 +132,7 @@ class Config(Section):
     model: ModelConfig
     train: TrainConfig = Field(default_factory=TrainConfig)
     crossval: CrossvalConfig = Field(default_factory=CrossvalConfig)
+    tune: TuneConfig = Field(default_factory=TuneConfig)
     verification: VerificationConfig = Field(default_factory=VerificationConfig)
     output: OutputConfig = Field(default_factory=OutputConfig)
 
@@ -126,6 +155,9 @@ def _contradictions(config: Config) -> list[tuple[bool, str]]:
     """What no single section can see, with what to do about it."""
     target, train, model, frames = config.target, config.train, config.model, config.frames
     classes, amounts = target.classes is not None, train.loss == "bernoulli_gamma"
+    normal = train.loss in ("crps", "mse_crps")
+    augmented = frames.augment.roll or frames.augment.flip
+    untrained = isinstance(model, ReferenceModelConfig)
     forecast = [config.data, *(variable for variable in config.data.more if variable.target)]
     return [
         (
@@ -143,6 +175,11 @@ def _contradictions(config: Config) -> list[tuple[bool, str]]:
             "train.loss: bernoulli_gamma is for amounts as they are\n  fix: data.transform: none",
         ),
         (
+            train.start_from is not None and getattr(model, "encoder_from", None) is not None,
+            "train.start_from brings all weights, and model.encoder_from those of the encoder\n  "
+            "fix: one of them",
+        ),
+        (
             isinstance(model, ConvSeq2SeqConfig) and (classes or amounts),
             "model.name: conv_seq2seq feeds its forecasts back, and probabilities are no frames\n  "
             "fix: conv_lstm or cnn_lstm, or values and another train.loss",
@@ -150,6 +187,30 @@ def _contradictions(config: Config) -> list[tuple[bool, str]]:
         (
             isinstance(model, ConvSeq2SeqConfig) and target.mean_over is not None,
             "model.name: conv_seq2seq gives fields\n  fix: no target.mean_over, or another model",
+        ),
+        (
+            untrained and (train.members > 1 or train.start_from is not None or amounts),
+            f"model.name: {model.name} is fitted, not trained\n  fix: no train.members, "
+            "train.start_from or train.loss: bernoulli_gamma, or a network",
+        ),
+        (
+            normal and any(variable.transform != "none" for variable in forecast),
+            f"train.loss: {train.loss} is a normal distribution of values as they are\n  "
+            "fix: data.transform: none",
+        ),
+        (
+            isinstance(model, ConvSeq2SeqConfig) and (normal or frames.trailing is not None),
+            "model.name: conv_seq2seq feeds its forecasts back as frames: no standard deviation "
+            "and no frames.trailing\n  fix: conv_lstm or cnn_lstm",
+        ),
+        (
+            amounts and frames.trailing is not None,
+            "train.loss: bernoulli_gamma corrects the climatology\n  fix: no frames.trailing",
+        ),
+        (
+            model.base in ("lim", "analogues") and bool(frames.patches or augmented),
+            f"model.base: {model.base} needs the whole grid as it is\n  fix: no frames.patches, "
+            "frames.augment.roll or flip, or model.base: damped_persistence",
         ),
         (
             target.mean_over is not None and len(forecast) > 1,

@@ -16,12 +16,15 @@ from gridcast.config.frames import ClassesConfig
 from gridcast.errors import ConfigError
 from gridcast.frames.classes import Classes
 from gridcast.frames.known import known_fields
+from gridcast.frames.trailing import trailing_mean
 from gridcast.frames.transform import FrameTransform
 from gridcast.frames.windows import FrameSeries
 from gridcast.sources.box import box_mean
 from gridcast.timeaxis import TimeAxis, season_fields
 
 AMOUNTS = "bernoulli_gamma"
+# Losses of a mean and a standard deviation.
+NORMAL = ("crps", "mse_crps")
 
 
 def variables(config: Config) -> list[VariableConfig]:
@@ -90,6 +93,11 @@ class Fields:
         return self.config.target.mean_over is not None
 
     @property
+    def normal(self) -> bool:
+        """Whether forecasts are a mean and a standard deviation."""
+        return self.config.train.loss in NORMAL
+
+    @property
     def target_mask(self) -> Bool[np.ndarray, "lat lon target"]:
         return np.stack([target.grid.mask for target in self.targets], axis=-1)
 
@@ -132,7 +140,12 @@ class Fields:
             self.inputs[0].climatology.unit,
             self.inputs[0].grid.lat,
         )
-        return FrameSeries(values, last, targets, known, months_of(dates))
+        trailing = last_trailing = None
+        if (years := self.config.frames.trailing) is not None:
+            trailing = trailing_mean(values, axis, years)
+            last_trailing = None if last is None else trailing_mean(last, axis, years)
+        months = months_of(dates)
+        return FrameSeries(values, last, targets, known, months, trailing, last_trailing)
 
     def observed_classes(
         self, answers: Sequence[xr.DataArray], axis: TimeAxis

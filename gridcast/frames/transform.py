@@ -9,8 +9,10 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float
 
+from gridcast.config.bounds import Period
 from gridcast.config.data import VariableConfig
 from gridcast.config.frames import FramesConfig
+from gridcast.errors import ConfigError
 from gridcast.frames.climatology import Climatology
 from gridcast.frames.scaling import Scaler
 from gridcast.frames.skew import Skew
@@ -62,9 +64,10 @@ class FrameTransform:
         skew = Skew.fit(variable.transform if skewed else "none", raw, grid.mask)
         values = skew.forward(raw)
         seasonal = config.climatology
+        based = _base_period(seasonal.period, axis, inside)
         climatology = Climatology.fit(
-            values,
-            times,
+            values[based],
+            times[based],
             grid.mask,
             unit=axis.unit,
             kind=seasonal.kind,
@@ -187,3 +190,18 @@ def grid_of(series: xr.DataArray) -> Grid:
 
 def _largest(values: Float[np.ndarray, "time lat lon"]) -> Float[np.ndarray, "lat lon"]:
     return np.fmax.reduce(np.abs(values), axis=0)
+
+
+def _base_period(
+    period: Period | None, axis: TimeAxis, inside: Bool[np.ndarray, " time"]
+) -> Bool[np.ndarray, " training"]:
+    """Which of the training dates the climatology is fitted on."""
+    if period is None:
+        return np.ones(int(inside.sum()), bool)
+    based = axis.inside(*period.bounds)[inside]
+    if not based.any():
+        raise ConfigError(
+            f"frames.climatology.period ({period}) holds no training date\n"
+            "  fix: a period within splits.train"
+        )
+    return based

@@ -23,6 +23,8 @@ class FrameSeries(NamedTuple):
       targets: what the loss compares with, classes for example; None: as `last`.
       known: known in advance; may go on after the last frame.
       month: calendar month of each date of `known`, 1 to 12.
+      trailing: the mean of the years up to each date, of `values` and of `last`; None: forecasts
+        start from the climatology.
     """
 
     values: Float[ArrayLike, "series lat lon variable"]
@@ -30,6 +32,8 @@ class FrameSeries(NamedTuple):
     targets: Float[ArrayLike, "series out_lat out_lon target"] | None
     known: Float[ArrayLike, "dates lat known"]
     month: Int[ArrayLike, " dates"]
+    trailing: Float[ArrayLike, "series lat lon variable"] | None = None
+    last_trailing: Float[ArrayLike, "series out_lat out_lon target"] | None = None
 
 
 @dataclass(frozen=True)

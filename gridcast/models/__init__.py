@@ -15,23 +15,44 @@ from gridcast.config.models import (
     ConvLstmConfig,
     ConvSeq2SeqConfig,
     ModelConfig,
+    ReferenceModelConfig,
     SeriesConfig,
 )
 from gridcast.frames.places import Place, take_static
 from gridcast.models.cnn_lstm import CnnLstm
 from gridcast.models.conv_lstm import ConvLstm
 from gridcast.models.conv_seq2seq import ConvSeq2Seq
-from gridcast.models.heads import Head
+from gridcast.models.heads import Head, Past
 from gridcast.models.series import SeriesModel
 from gridcast.models.summary import summarise, table
 from gridcast.models.window import Fixed, Sizes, Window
+
+
+class NoCorrection(nnx.Module):
+    """In place of a network, where the reference itself is the model."""
+
+    def __call__(self, window: Window) -> Float[Array, "batch lead out_lat out_lon output"]:
+        return jnp.zeros_like(window.reference)
+
 
 MODELS: dict[type, Callable[..., nnx.Module]] = {
     ConvLstmConfig: ConvLstm,
     ConvSeq2SeqConfig: ConvSeq2Seq,
     CnnLstmConfig: CnnLstm,
     SeriesConfig: SeriesModel,
+    ReferenceModelConfig: lambda config, sizes, rngs: NoCorrection(),
 }
+
+
+class Trailing(NamedTuple):
+    """Mean scaled anomalies of the years up to the initial date.
+
+    Attributes:
+      frames: of the variables; targets: of the targets.
+    """
+
+    frames: Float[Array, "batch lat lon variable"]
+    targets: Float[Array, "batch out_lat out_lon target"]
 
 
 class Inputs(NamedTuple):
@@ -48,6 +69,7 @@ class Inputs(NamedTuple):
       truth_rate: and the share of them that is shown.
       key: for dropout, in training.
       past: one answer for a window: the target's own scaled anomalies on the dates of the frames.
+      trailing: the mean of the years before, which the model takes for normal.
     """
 
     frames: Float[Array, "batch time lat lon variable"]
@@ -59,6 +81,7 @@ class Inputs(NamedTuple):
     truth_rate: Float[Array, ""] | float = 0.0
     key: Array | None = None
     past: Float[Array, "batch time 1 1 target"] | None = None
+    trailing: Trailing | None = None
 
 
 class ForecastModel(nnx.Module):
@@ -112,6 +135,7 @@ class ForecastModel(nnx.Module):
 
     def __call__(self, inputs: Inputs) -> Float[Array, "batch lead out_lat out_lon output"]:
         """The head's numbers at each lead; 0 off the mask."""
+        inputs = self._about_trailing(inputs)
         frames, place = inputs.frames, inputs.place
         time, leads = frames.shape[1], inputs.month.shape[1]
         layers = self.layers[...]
@@ -121,12 +145,9 @@ class ForecastModel(nnx.Module):
             seen = jnp.isfinite(frames)
             inside = layers[:, None, :, :, -1] > 0
             present = (seen[..., 0] & inside).any(axis=(2, 3))
-            fields = [jnp.where(seen, frames, 0.0), seen.astype(frames.dtype)]
-
+            fields = [self._filled(frames), seen.astype(frames.dtype)]
         if inputs.past is not None:
-            past = (
-                jnp.where(jnp.isfinite(inputs.past), inputs.past, 0.0) if self.gaps else inputs.past
-            )
+            past = self._filled(inputs.past)
             fields.append(jnp.broadcast_to(past, (*frames.shape[:4], past.shape[-1])))
 
         def with_layers(parts: list[Array], known: Array) -> Array:
@@ -140,9 +161,7 @@ class ForecastModel(nnx.Module):
                 axis=-1,
             )
 
-        spot = None if self.whole else place
-        last = jnp.where(jnp.isfinite(inputs.last), inputs.last, 0.0) if self.gaps else inputs.last
-        reference = self.head.reference(last, inputs.month, spot)
+        reference = self._reference(inputs)
         window = Window(
             with_layers(fields, inputs.known[:, :time]),
             present,
@@ -153,9 +172,49 @@ class ForecastModel(nnx.Module):
             inputs.key,
         )
         mask = self.target_mask[...]
+        spot = self._spot(inputs)
         mask = mask[None] if spot is None else take_static(mask, spot)
         mask = jnp.repeat(mask, self.head.width, axis=-1)[:, None]
         return jnp.where(mask > 0, reference + self.network(window), 0.0)
+
+    def reference(self, inputs: Inputs) -> Float[Array, "batch lead out_lat out_lon output"]:
+        """The head's numbers without the network."""
+        return self._reference(self._about_trailing(inputs))
+
+    def _reference(self, inputs: Inputs) -> Array:
+        trailing = None if inputs.trailing is None else inputs.trailing.targets
+        past = Past(self._filled(inputs.frames[:, -1]), trailing)
+        last = self._filled(inputs.last)
+        return self.head.reference(last, inputs.month, self._spot(inputs), past)
+
+    def _about_trailing(self, inputs: Inputs) -> Inputs:
+        """Frames as departures from the mean of the years before, where the model is given it."""
+        if inputs.trailing is None:
+            return inputs
+        past = inputs.past
+        if past is not None:
+            past = past - inputs.trailing.targets[:, None]
+        return inputs._replace(frames=inputs.frames - inputs.trailing.frames[:, None], past=past)
+
+    def _filled(self, values: Array) -> Array:
+        """0, the climatology, where nothing was observed."""
+        return jnp.where(jnp.isfinite(values), values, 0.0) if self.gaps else values
+
+    def _spot(self, inputs: Inputs) -> Place | None:
+        return None if self.whole else inputs.place
+
+
+def without_network(model: ForecastModel) -> ForecastModel:
+    """The same model without its network: its reference."""
+    return ForecastModel(
+        NoCorrection(),
+        model.head,
+        np.asarray(model.layers[...]),
+        np.asarray(model.target_mask[...]) > 0,
+        sizes=model.sizes,
+        variables=model.variables,
+        gaps=model.gaps,
+    )
 
 
 def build_model(

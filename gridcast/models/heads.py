@@ -10,59 +10,124 @@ from jax.scipy.special import ndtr
 from jaxtyping import Array, Float, Int
 
 from gridcast.frames.places import Place, take_static
+from gridcast.models.base import Base, Past
 from gridcast.models.window import Fixed
 
 # No class is ever called impossible: a forecast that is wrong once would score minus infinity.
 LEAST_PROBABILITY = 1e-3
+# Of a normal distribution, in standard deviations of the variable.
+LEAST_DEVIATION = 1e-3
 
 
 class ValueHead(nnx.Module):
-    """Scaled anomalies, over the last frame times a factor for each lead and cell.
+    """Scaled anomalies, over a fitted reference.
 
     Attributes:
-      damping: [lead lat lon target] the factors.
+      base: the reference.
     """
 
     width = 1
 
-    def __init__(self, damping: Float[np.ndarray, "lead lat lon target"]):
-        self.damping = Fixed(jnp.asarray(damping, jnp.float32))
+    def __init__(self, base: dict[str, np.ndarray]):
+        self.base = Base(base)
 
     def reference(
         self,
         last: Float[Array, "batch lat lon target"],
         month: Int[Array, "batch lead"],
         place: Place | None,
+        past: Past | None = None,
     ) -> Float[Array, "batch lead lat lon target"]:
-        return last[:, None] * _by_lead(self.damping[...], place)
+        return self.base(last, month, place, past)
 
     def forecast(self, outputs: Float[Array, "batch lead lat lon target"]) -> Array:
         """Scaled anomalies: the outputs themselves."""
         return outputs
 
+    def combine(
+        self, outputs: Float[Array, "member batch lead lat lon target"]
+    ) -> Float[Array, "batch lead lat lon target"]:
+        """The mean of the members."""
+        return outputs.mean(axis=0)
+
+
+class NormalHead(nnx.Module):
+    """A normal distribution of the scaled anomaly: its mean and the logarithm of its deviation.
+
+    The reference is the fitted one, with the error that it had in training.
+
+    Attributes:
+      deviation: [lead lat lon target] this error.
+      calibration: [lead target] times the deviation; fitted on validation, after training.
+    """
+
+    width = 2
+
+    def __init__(
+        self,
+        base: dict[str, np.ndarray],
+        deviation: Float[np.ndarray, "lead lat lon target"],
+        calibration: Float[np.ndarray, "lead target"] | None = None,
+    ):
+        self.base = Base(base)
+        # A forecast without error in training has no logarithm.
+        self.deviation = Fixed(jnp.asarray(np.maximum(deviation, LEAST_DEVIATION), jnp.float32))
+        ones = np.ones((deviation.shape[0], deviation.shape[-1]))
+        self.calibration = Fixed(
+            jnp.asarray(ones if calibration is None else calibration, jnp.float32)
+        )
+
+    def reference(
+        self,
+        last: Float[Array, "batch lat lon target"],
+        month: Int[Array, "batch lead"],
+        place: Place | None,
+        past: Past | None = None,
+    ) -> Float[Array, "batch lead lat lon output"]:
+        mean = self.base(last, month, place, past)
+        spread = jnp.log(jnp.broadcast_to(_by_lead(self.deviation[...], place), mean.shape))
+        return jnp.stack([mean, spread], axis=-1).reshape(*mean.shape[:-1], -1)
+
+    def forecast(self, outputs: Float[Array, "batch lead lat lon output"]) -> Array:
+        """Mean and calibrated standard deviation of each target, side by side."""
+        split = outputs.reshape(*outputs.shape[:-1], -1, 2)
+        deviation = jnp.exp(split[..., 1]) * self.calibration[...][:, None, None]
+        return jnp.stack([split[..., 0], deviation], axis=-1).reshape(outputs.shape)
+
+    def combine(
+        self, outputs: Float[Array, "member batch lead lat lon output"]
+    ) -> Float[Array, "batch lead lat lon output"]:
+        """Mean and variance of the members' mixture, as one normal distribution."""
+        split = outputs.reshape(*outputs.shape[:-1], -1, 2)
+        mean, variance = split[..., 0], jnp.exp(2 * split[..., 1])
+        total = variance.mean(axis=0) + mean.var(axis=0)
+        joint = jnp.stack([mean.mean(axis=0), 0.5 * jnp.log(total)], axis=-1)
+        return joint.reshape(outputs.shape[1:])
+
 
 class ClassHead(nnx.Module):
     """Logarithms of the probabilities of classes.
 
-    The reference is a normal distribution around the damped last frame, with the error that this
-    forecast had in training, cut at the edges of the classes; or, without damping, the odds of
-    the training climatology.
+    The reference is a normal distribution around the fitted one, with the error that this
+    forecast had in training, cut at the edges of the classes; or, without it, the odds of the
+    training climatology.
 
     Attributes:
-      damping, deviation: [lead lat lon target], or None: climatological odds.
+      base: the reference, or None: climatological odds.
+      deviation: [lead lat lon target] its error.
       edges: [12 boundary lat lon target] scaled anomalies, by calendar month.
       odds: [12 class lat lon target] of the training climatology.
     """
 
     def __init__(
         self,
-        damping: Float[np.ndarray, "lead lat lon target"] | None,
+        base: dict[str, np.ndarray] | None,
         deviation: Float[np.ndarray, "lead lat lon target"] | None,
         edges: Float[np.ndarray, "12 boundary lat lon target"],
         odds: Float[np.ndarray, "12 class lat lon target"],
     ):
         self.width = odds.shape[1]
-        self.damping = None if damping is None else Fixed(jnp.asarray(damping, jnp.float32))
+        self.base = None if base is None else Base(base)
         self.deviation = None if deviation is None else Fixed(jnp.asarray(deviation, jnp.float32))
         self.edges = Fixed(jnp.asarray(edges, jnp.float32))
         self.odds = Fixed(jnp.asarray(odds, jnp.float32))
@@ -72,10 +137,11 @@ class ClassHead(nnx.Module):
         last: Float[Array, "batch lat lon target"],
         month: Int[Array, "batch lead"],
         place: Place | None,
+        past: Past | None = None,
     ) -> Float[Array, "batch lead lat lon output"]:
-        if self.damping is None or self.deviation is None:
+        if self.base is None or self.deviation is None:
             return _classes_last(jnp.log(_of_month(self.odds[...], month, place)))
-        mean = last[:, None] * _by_lead(self.damping[...], place)
+        mean = self.base(last, month, place, past)
         deviation = jnp.broadcast_to(_by_lead(self.deviation[...], place), mean.shape)
         edges = _of_month(self.edges[...], month, place)
         return _classes_last(jnp.log(class_probabilities(mean, deviation, edges)))
@@ -84,6 +150,14 @@ class ClassHead(nnx.Module):
         """Probabilities, arranged as the outputs: the classes of a target side by side."""
         split = outputs.reshape(*outputs.shape[:-1], -1, self.width)
         return jax.nn.softmax(split, axis=-1).reshape(outputs.shape)
+
+    def combine(
+        self, outputs: Float[Array, "member batch lead lat lon output"]
+    ) -> Float[Array, "batch lead lat lon output"]:
+        """The logarithm of the mean probability of the members."""
+        split = outputs.reshape(*outputs.shape[:-1], -1, self.width)
+        mean = jax.nn.logsumexp(jax.nn.log_softmax(split, axis=-1), axis=0)
+        return (mean - jnp.log(len(outputs))).reshape(outputs.shape[1:])
 
 
 class RainHead(nnx.Module):
@@ -107,6 +181,7 @@ class RainHead(nnx.Module):
         last: Float[Array, "batch lat lon target"],
         month: Int[Array, "batch lead"],
         place: Place | None,
+        past: Past | None = None,
     ) -> Float[Array, "batch lead lat lon output"]:
         return _classes_last(_of_month(self.climate[...], month, place))
 
@@ -115,8 +190,14 @@ class RainHead(nnx.Module):
         split = outputs.reshape(*outputs.shape[:-1], -1, 3)
         return jax.nn.sigmoid(split[..., 0]) * jnp.exp(split[..., 2])
 
+    def combine(
+        self, outputs: Float[Array, "member batch lead lat lon output"]
+    ) -> Float[Array, "batch lead lat lon output"]:
+        """The mean of the members' logits and logarithms: one distribution again, not a mixture."""
+        return outputs.mean(axis=0)
 
-Head = ValueHead | ClassHead | RainHead
+
+Head = ValueHead | NormalHead | ClassHead | RainHead
 
 
 def class_probabilities(
@@ -126,7 +207,7 @@ def class_probabilities(
 ) -> Float[Array, "batch lead class lat lon target"]:
     """What a normal distribution puts between the edges; none below LEAST_PROBABILITY."""
     # A forecast without error in training would divide by zero.
-    spread = jnp.maximum(deviation, 1e-3)[:, :, None]
+    spread = jnp.maximum(deviation, LEAST_DEVIATION)[:, :, None]
     below = ndtr((edges - mean[:, :, None]) / spread)
     ends = jnp.ones_like(below[:, :, :1])
     probability = jnp.diff(jnp.concatenate([0 * ends, below, ends], axis=2), axis=2)

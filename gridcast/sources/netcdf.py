@@ -79,13 +79,12 @@ def opened(path: str | Path) -> Iterator[xr.Dataset]:
             # Two different fill values are both masked, and dates outside 1678..2261 become
             # cftime objects: what xarray warns of is what is wanted here.
             warnings.simplefilter("ignore", xr.SerializationWarning)
-            dataset = xr.open_dataset(
-                path,
-                engine=engine,
-                cache=False,
-                decode_times=xr.coders.CFDatetimeCoder(),
-                decode_timedelta=False,
-            )
+            raw = xr.open_dataset(path, engine=engine, cache=False, decode_times=False)
+            for variable in raw.variables.values():
+                if variable.attrs.get("calendar") == "360":  # as the IRI Data Library writes it
+                    variable.attrs["calendar"] = "360_day"
+            coder = xr.coders.CFDatetimeCoder()
+            dataset = xr.decode_cf(raw, decode_times=coder, decode_timedelta=False)
     except (OSError, RuntimeError, ValueError, EOFError) as error:
         raise _damaged(path, error) from error
     with dataset:

@@ -20,9 +20,9 @@ _WORDS = {
     "cm": ("centimeter", "centimeters", "centimetre", "centimetres"),
     "km": ("kilometer", "kilometers", "kilometre", "kilometres"),
     "K": ("k", "kelvin", "kelvins", "degk", "deg_k", "degree_k", "degrees_k", "degree_kelvin",
-          "degrees_kelvin"),
+          "degrees_kelvin", "kelvin_scale"),
     "degC": ("c", "degc", "deg_c", "degree_c", "degrees_c", "degreec", "degreesc", "celsius",
-             "degree_celsius", "degrees_celsius", "deg_celsius", "°c"),
+             "degree_celsius", "degrees_celsius", "deg_celsius", "°c", "celsius_scale"),
     "1": ("", "none", "unitless", "dimensionless", "-"),
 }  # fmt: skip
 _SPELLINGS = {other: word for word, others in _WORDS.items() for other in (word.lower(), *others)}

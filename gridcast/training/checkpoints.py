@@ -18,6 +18,8 @@ import numpy as np
 from gridcast.errors import CheckpointError
 
 KEEP = 2
+# Of the arrays and their meaning; a reader of another one would forecast nonsense.
+FORMAT = 3
 _log = logging.getLogger("gridcast")
 
 
@@ -97,7 +99,7 @@ def load(path: Path) -> Checkpoint:
     """One checkpoint, every file of it checked against its SHA-256.
 
     Raises:
-      CheckpointError: a file is missing, unreadable or changed.
+      CheckpointError: a file is missing, unreadable or changed, or of another format.
     """
     try:
         sums = json.loads((path / "sha256.json").read_text())
@@ -108,6 +110,11 @@ def load(path: Path) -> Checkpoint:
                     f"{path / name} is damaged: sha256 {found[:12]}..., expected {expected[:12]}..."
                 )
         about = json.loads((path / "about.json").read_text())
+        if (found := about.get("format", FORMAT)) != FORMAT:
+            raise CheckpointError(
+                f"{path} was written by another version of gridcast: format {found}, expected "
+                f"{FORMAT}\n  fix: train again"
+            )
         arrays = {}
         for name in (name for name in sums if name.endswith(".npz")):
             with np.load(path / name, allow_pickle=False) as stored:

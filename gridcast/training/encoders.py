@@ -20,15 +20,19 @@ def load_encoder(directory: str | Path) -> dict[str, np.ndarray]:
     """The weights and statistics of the encoder of a run, by their place in it.
 
     Args:
-      directory: of a run with a CNN-LSTM, or of what `gridcast pretrain` wrote.
+      directory: of a run with a CNN-LSTM, or of what `gridcast pretrain` wrote; of an ensemble,
+        its first member is read.
 
     Raises:
       CheckpointError: no checkpoint there.
       ConfigError: its model has no encoder.
     """
     saved = load_newest(Path(directory) / CHECKPOINTS)
+    several = saved.about["config"]["train"].get("members", 1) > 1
     found = {
-        name.split(_PLACE, 1)[1].removesuffix(".value"): array
+        name.split(_PLACE, 1)[1].removesuffix(".value"): (
+            array[0] if several and group == "best" else array
+        )
         for group in ("best", "frozen")
         for name, array in saved.arrays.get(group, {}).items()
         if _PLACE in name

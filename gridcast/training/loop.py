@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,8 +21,10 @@ from tqdm import tqdm
 
 from gridcast.config.schema import TrainConfig
 from gridcast.errors import TrainingError
-from gridcast.frames.windows import shuffled
-from gridcast.training.step import LOGGED, DeviceSeries, Stepper, TrainState, Weights
+from gridcast.training.batches import epoch_batches
+from gridcast.training.series import DeviceSeries
+from gridcast.training.state import TrainState, Weights
+from gridcast.training.step import LOGGED, Stepper
 
 # Steps in one compiled call: enough to hide the call, few enough that Ctrl-C is heard.
 STEPS_PER_CALL = 8
@@ -78,7 +80,7 @@ def validator(
 def fit(
     stepper: Stepper,
     series: DeviceSeries,
-    windows: np.ndarray,
+    windows: Sequence[np.ndarray],
     validate: Callable[[Weights], float],
     begin: Fit,
     config: TrainConfig,
@@ -89,7 +91,7 @@ def fit(
     """Train until the epochs are over or validation has not improved for `patience` epochs.
 
     Args:
-      windows: initial positions of the training windows.
+      windows: initial positions of the training windows of each member.
       begin: from `start`, or a checkpoint.
       save: called after each epoch, and once if a signal ends training early.
       metrics: JSON lines, one for each step and each epoch.
@@ -99,13 +101,13 @@ def fit(
       KeyboardInterrupt, SystemExit: after SIGINT or SIGTERM, when all has been saved.
     """
     now = begin
-    steps = len(shuffled(windows, config.batch_size, config.seed, 0))
+    steps = epoch_batches(windows, config.batch_size, config.seed, 0).shape[-2]
     journal = _Journal(metrics, int(now.state.step))
     with _signals() as heard, _bar(config.epochs * steps, int(now.state.step)) as bar:
         while not now.progress.finished:
             epoch, first = divmod(int(now.state.step), steps)
             began = time.perf_counter()
-            batches = jnp.asarray(shuffled(windows, config.batch_size, config.seed, epoch))
+            batches = jnp.asarray(epoch_batches(windows, config.batch_size, config.seed, epoch))
             state, losses = now.state, []
             for left in range(first, steps, STEPS_PER_CALL):
                 right = min(left + STEPS_PER_CALL, steps)
@@ -122,7 +124,7 @@ def fit(
                 if heard and right < steps:
                     save(replace(now, state=state))
                     _end(heard[0])
-            training_loss, validation_loss = float(np.mean(losses)), validate(state.weights)
+            training_loss, validation_loss = float(np.mean(losses)), validate(state.delivered)
             now = _after_epoch(now, state, validation_loss, epoch + 1, config)
             journal.epoch(
                 step=int(now.state.step),
@@ -142,7 +144,7 @@ def _after_epoch(now: Fit, state: TrainState, loss: float, epoch: int, config: T
     progress, best = now.progress, now.best
     if loss < progress.best_loss:
         # A copy: the state's own arrays are given away to the next step.
-        progress, best = Progress(loss, epoch), _copy(state.weights)
+        progress, best = Progress(loss, epoch), _copy(state.delivered)
     else:
         progress = replace(progress, stale=progress.stale + 1)
     over = epoch >= config.epochs or progress.stale >= config.patience

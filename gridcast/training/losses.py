@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import gammaln
+from jax.scipy.special import gammaln, ndtr
 from jaxtyping import Array, Float
 
 Outputs = Float[Array, "batch lead lat lon output"]
@@ -72,6 +72,30 @@ def bernoulli_gamma(outputs: Outputs, targets: Targets) -> Targets:
     return -jnp.where(wet, jax.nn.log_sigmoid(logit) + density, jax.nn.log_sigmoid(-logit))
 
 
+def crps(outputs: Outputs, targets: Targets) -> Targets:
+    """Continuous ranked probability score of a normal distribution (Gneiting et al. 2005).
+
+    Args:
+      outputs: for each target its mean and the logarithm of its standard deviation.
+    """
+    split = outputs.reshape(*targets.shape, 2)
+    deviation = jnp.exp(split[..., 1])
+    away = (targets - split[..., 0]) / deviation
+    density = jnp.exp(-0.5 * away**2) / jnp.sqrt(2 * jnp.pi)
+    return deviation * (away * (2 * ndtr(away) - 1) + 2 * density - 1 / jnp.sqrt(jnp.pi))
+
+
+def squared_and_crps(outputs: Outputs, targets: Targets) -> Targets:
+    """The squared error of the mean, and the CRPS for the deviation alone.
+
+    The mean learns as if there were no deviation: where a forecast is unsure its errors count as
+    much as elsewhere, which a likelihood or the CRPS does not do.
+    """
+    split = outputs.reshape(*targets.shape, 2)
+    held = jnp.stack([jax.lax.stop_gradient(split[..., 0]), split[..., 1]], axis=-1)
+    return (targets - split[..., 0]) ** 2 + crps(held.reshape(outputs.shape), targets)
+
+
 LOSSES: dict[str, Callable[[Outputs, Targets], Targets]] = {
     "mse": squared,
     "mae": absolute,
@@ -79,6 +103,8 @@ LOSSES: dict[str, Callable[[Outputs, Targets], Targets]] = {
     "balanced_mse": balanced,
     "cross_entropy": cross_entropy,
     "bernoulli_gamma": bernoulli_gamma,
+    "crps": crps,
+    "mse_crps": squared_and_crps,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,64 +13,16 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from gridcast.accelerator import jit
-from gridcast.config.schema import TrainConfig
+from gridcast.accelerator import each_member, jit
 from gridcast.frames.places import Place, take, take_rows, take_static
-from gridcast.frames.windows import FrameSeries
-from gridcast.models import Inputs
+from gridcast.models import Inputs, Trailing
+from gridcast.models.members import joint_outputs
+from gridcast.training.batches import member_seed
 from gridcast.training.losses import LOSSES, masked_mean
+from gridcast.training.series import DeviceSeries
+from gridcast.training.state import TrainState, Weights, moved_average
 
 LOGGED = ("loss", "gradient_norm", "parameter_norm", "update_norm")
-
-
-class DeviceSeries(NamedTuple):
-    """The whole series, resident on the device; batches are integer positions in it.
-
-    Attributes:
-      weight: of each cell and target in the loss, 0 off the mask.
-      scale: the loss that counts as 1.
-    """
-
-    frames: FrameSeries
-    weight: Float[Array, "out_lat out_lon target"]
-    scale: Float[Array, "lead target"]
-
-
-class Weights(NamedTuple):
-    """What a model has learned: its parameters, and the running statistics of batch norms."""
-
-    params: Any
-    statistics: Any
-
-
-class TrainState(NamedTuple):
-    """Everything that a step changes."""
-
-    params: Any
-    statistics: Any
-    optimizer: Any
-    step: Int[Array, ""]
-
-    @property
-    def weights(self) -> Weights:
-        return Weights(self.params, self.statistics)
-
-
-def make_optimizer(config: TrainConfig, total_steps: int) -> optax.GradientTransformation:
-    """AdamW (Loshchilov & Hutter 2019) with warm-up, cosine decay and clipping.
-
-    Weights decay, biases and norms do not.
-    """
-    warmup = max(1, round(config.warmup * total_steps))
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, warmup, max(total_steps, warmup + 1)
-    )
-
-    def decays(params: Any) -> Any:
-        return jax.tree.map(lambda p: p.ndim > 1, params)
-
-    adamw = optax.adamw(schedule, weight_decay=config.weight_decay, mask=decays)
-    return optax.chain(optax.clip_by_global_norm(config.clip), adamw)
 
 
 @dataclass(frozen=True)
@@ -87,6 +39,8 @@ class Stepper:
       noise: standard deviation added to the inputs in training.
       places: draws where in the grid a batch is taken from; None: the whole grid.
       everywhere: whether validation, too, needs places: the model works on patches.
+      members: networks that are trained side by side.
+      average: decay of the moving average of the weights; 0: none.
     """
 
     graph: nnx.GraphDef
@@ -104,6 +58,8 @@ class Stepper:
     noise: float = 0.0
     places: Callable[[Array, int], Place] | None = None
     everywhere: bool = False
+    members: int = 1
+    average: float = 0.0
 
     @cached_property
     def run(self) -> Callable[..., tuple[TrainState, Array]]:
@@ -121,8 +77,9 @@ class Stepper:
         return jit(self._reference_losses)
 
     def start(self, weights: Weights) -> TrainState:
-        optimizer = self.optimizer.init(weights.params)
-        return TrainState(*weights, optimizer, jnp.zeros((), jnp.int32))
+        init = self.optimizer.init if self.members == 1 else jax.vmap(self.optimizer.init)
+        average = jax.tree.map(jnp.copy, weights) if self.average else None
+        return TrainState(*weights, init(weights.params), jnp.zeros((), jnp.int32), average)
 
     def _batch(
         self, series: DeviceSeries, initial: Array, key: Array | None, rate: Array | float
@@ -144,6 +101,7 @@ class Stepper:
         source = frames.values[..., :count] if frames.last is None else frames.last
         last = take(source, initial[:, None], spot)[:, 0]
         answers = take(source, past, None) if self.whole else None
+        trailing = series.trailing_at(initial, place)
         targets = take(source if frames.targets is None else frames.targets, ahead, spot)
         weight = series.weight[None] if spot is None else take_static(series.weight, spot)
         if place is not None and place.signs is not None:
@@ -151,6 +109,9 @@ class Stepper:
             values = values * signs
             last, targets = last * signs[:, 0, ..., :count], targets * signs[..., :count]
             answers = None if answers is None else answers * signs[..., :count]
+            if trailing is not None:
+                fields, ends = trailing
+                trailing = Trailing(fields * signs[:, 0], ends * signs[:, 0, ..., :count])
         if noise is not None and self.noise:
             # Cells off the mask are exactly 0, and stay so.
             normal = jax.random.normal(noise, values.shape)
@@ -158,7 +119,7 @@ class Stepper:
         known = take_rows(frames.known, jnp.concatenate([past, ahead], axis=1), place)
         truth = targets if self.teach_until and key is not None else None
         month = frames.month[ahead]
-        inputs = Inputs(values, known, month, last, place, truth, rate, dropout, answers)
+        inputs = Inputs(values, known, month, last, place, truth, rate, dropout, answers, trailing)
         return inputs, targets, weight
 
     def _loss(
@@ -181,16 +142,35 @@ class Stepper:
         self,
         state: TrainState,
         series: DeviceSeries,
-        batches: Int[Array, "step batch"],
+        batches: Int[Array, "*member step batch"],
         first: Int[Array, ""],
         last: Int[Array, ""],
     ) -> tuple[TrainState, Float[Array, "step logged"]]:
-        """Take steps `first` to `last` (excluded) of an epoch.
+        """Take steps `first` to `last` (excluded) of an epoch; of members, the mean is logged.
 
         The bounds are traced, so any stretch of any epoch runs the same compiled program.
         """
-        root = jax.random.key(self.seed)
 
+        def one(state: TrainState, batches: Array, seed: Array | int) -> tuple[TrainState, Array]:
+            return self._run_member(state, series, batches, first, last, jax.random.key(seed))
+
+        if self.members == 1:
+            return one(state, batches, self.seed)
+        seeds = [member_seed(self.seed, member) for member in range(self.members)]
+        # All members have taken as many steps.
+        each = state._replace(step=jnp.full(self.members, state.step))
+        each, log = each_member(one)(each, batches, jnp.array(seeds, jnp.uint32))
+        return each._replace(step=each.step[0]), log.mean(axis=0)
+
+    def _run_member(
+        self,
+        state: TrainState,
+        series: DeviceSeries,
+        batches: Int[Array, "step batch"],
+        first: Int[Array, ""],
+        last: Int[Array, ""],
+        root: Array,
+    ) -> tuple[TrainState, Float[Array, "step logged"]]:
         def one(i: Array, carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
             state, log = carry
             key = jax.random.fold_in(root, state.step)
@@ -206,7 +186,11 @@ class Stepper:
             params = optax.apply_updates(state.params, updates)
             norms = (optax.tree.norm(tree) for tree in (gradient, params, updates))
             log = log.at[i].set(jnp.stack([loss, *norms]))
-            return TrainState(params, statistics, optimizer, state.step + 1), log
+            average = state.average
+            if average is not None:
+                moved = Weights(params, statistics)
+                average = moved_average(average, moved, self.average, state.step)
+            return TrainState(params, statistics, optimizer, state.step + 1, average), log
 
         log = jnp.full((batches.shape[0], len(LOGGED)), jnp.nan)
         return jax.lax.fori_loop(first, last, one, (state, log))
@@ -222,8 +206,15 @@ class Stepper:
     def _losses(
         self, weights: Weights, series: DeviceSeries, batches: Int[Array, "step batch"]
     ) -> Float[Array, "step batch"]:
-        """The loss of each window, without dropout."""
-        return jax.lax.map(lambda initial: self._loss(weights, series, initial, None)[0], batches)
+        """The loss of each window, without dropout; of members, that of their joint forecast."""
+
+        def of(initial: Array) -> Array:
+            inputs, targets, weight = self._batch(series, initial, None, 0.0)
+            outputs, _ = joint_outputs(self.graph, self.fixed, weights, inputs, self.members)
+            loss = LOSSES[self.loss]
+            return masked_mean(loss, outputs, targets, weight, series.scale, gaps=self.gaps)
+
+        return jax.lax.map(of, batches)
 
     def _reference_losses(
         self, weights: Weights, series: DeviceSeries, batches: Int[Array, "step batch"]
@@ -233,9 +224,7 @@ class Stepper:
 
         def of(initial: Array) -> tuple[Array, Array]:
             inputs, targets, weight = self._batch(series, initial, None, 0.0)
-            last = jnp.where(jnp.isfinite(inputs.last), inputs.last, 0.0)
-            spot = None if self.whole else inputs.place
-            outputs = model.head.reference(last, inputs.month, spot)
+            outputs = model.reference(inputs)
             seen = jnp.isfinite(targets) & (weight[:, None] > 0)
             wide = jnp.repeat(seen, outputs.shape[-1] // targets.shape[-1], axis=-1)
             safe = jnp.where(seen, targets, 0.0)

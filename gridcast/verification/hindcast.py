@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float, Int
@@ -14,12 +13,21 @@ from gridcast.forecasting import Predictor
 from gridcast.frames.fields import Fields, months_of, target_series
 from gridcast.frames.splits import Splits
 from gridcast.frames.windows import FrameSeries, Observed, hindcast_windows, positions_at
-from gridcast.labelling import class_axis, physical_values, valid_times
-from gridcast.models.heads import LEAST_PROBABILITY, class_probabilities
-from gridcast.references import REFERENCES, TrainingSeries, error_deviation
+from gridcast.labelling import class_axis, valid_times
+from gridcast.references import (
+    TrainingSeries,
+)
 from gridcast.timeaxis import TimeAxis
+from gridcast.verification.by_name import (
+    anomalies,
+    anomaly_forecasts,
+    deviations_of,
+    reference_odds,
+)
 
 MODEL = "model"
+# What the model corrects.
+BASE = "base"
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,10 @@ class Hindcast:
         with a last axis of classes, probabilities.
       observed: anomalies against the training climatology, or classes; NaN where unknown.
       normal: the climatology at each date that is forecast, in the units of the series.
+      steps: of the calendar of the series, at which each forecast verifies.
+      months: calendar month of these dates, 1 to 12.
+      deviations: standard deviations by name, of a model that forecasts them; of the references,
+        those of their errors in training. Otherwise empty.
     """
 
     initial: Int[np.ndarray, " window"]
@@ -42,6 +54,9 @@ class Hindcast:
     forecasts: dict[str, Float[np.ndarray, "window lead lat lon target ..."]]
     observed: Float[np.ndarray, "window lead lat lon target"]
     normal: Float[np.ndarray, "window lead lat lon target"]
+    steps: Int[np.ndarray, "window lead"]
+    months: Int[np.ndarray, "window lead"]
+    deviations: dict[str, Float[np.ndarray, "window lead lat lon target"]]
 
 
 def make_hindcast(
@@ -52,8 +67,13 @@ def make_hindcast(
     axis: TimeAxis,
     splits: Splits,
     observed: Observed | None,
+    base: Predictor | None = None,
 ) -> Hindcast:
-    """Forecast the test dates with the model and with each reference fitted on training dates."""
+    """Forecast the test dates with the model and with each reference fitted on training dates.
+
+    Args:
+      base: what the model corrects, where this is none of the references that are always there.
+    """
     leads = predictor.leads
     initial = hindcast_windows(axis, splits.test, predictor.inputs, leads, observed)
     verifying = positions_at(axis, initial, np.arange(1, leads + 1))
@@ -62,98 +82,26 @@ def make_hindcast(
     made = predictor(arrays, initial)
     answers = target_series(fields.config, series)
     times = valid_times(axis, initial, leads)
+    months = months_of(times.reshape(-1)).reshape(times.shape)
+    further = {} if base is None else {BASE: base(arrays, initial)}
+    deviations = {}
     if fields.classes is not None:
         observations = fields.observed_classes(answers, axis)
         training = TrainingSeries.of(fields.scaled(answers), axis, splits.train, fields.weight)
-        forecasts = {MODEL: class_axis(fields, made)}
-        forecasts |= _reference_odds(fields, training, observations[initial], times, initial)
+        forecasts = {name: class_axis(fields, m) for name, m in {MODEL: made, **further}.items()}
+        forecasts |= reference_odds(fields, training, observations[initial], months, initial)
         normal = np.zeros((*verifying.shape, *observations.shape[1:]), np.float32)
     else:
         scaled = fields.scaled(answers, plain=True)
-        observations = _anomalies(fields, scaled)
+        observations = anomalies(fields, scaled)
         training = TrainingSeries.of(scaled, axis, splits.train, fields.weight)
-        forecasts, normal = _values(fields, training, times, initial, made)
+        told = {MODEL: made, **further}
+        forecasts, normal = anomaly_forecasts(fields, training, times, months, initial, told)
+        if fields.normal:
+            deviations = deviations_of(fields, training, told, forecasts)
     seen = np.where((verifying >= 0)[..., None, None, None], observations[verifying], np.nan)
-    return Hindcast(initial, made, verified, forecasts, seen, normal)
-
-
-def _values(
-    fields: Fields,
-    training: TrainingSeries,
-    times: np.ndarray,
-    initial: np.ndarray,
-    made: np.ndarray,
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Anomalies by name, and the climatology that they are against."""
-    leads = made.shape[1]
-    normal = np.stack([plain.normal(times) for plain in fields.plain], axis=-1)
-
-    def bounded(anomaly: np.ndarray) -> np.ndarray:
-        """None of the forecasts says what cannot be."""
-        for i, plain in enumerate(fields.plain):
-            if plain.lowest is not None:
-                least = plain.lowest - normal[..., i]
-                anomaly[..., i] = np.maximum(anomaly[..., i], least)
-        return anomaly
-
-    if all(target.linear for target in fields.targets):
-        forecasts = {MODEL: _anomalies(fields, made)}
-    else:
-        values = np.stack(physical_values(fields, made, times), axis=-1)
-        forecasts = {MODEL: np.where(fields.target_mask, values - normal, 0.0)}
-    for name, fit in REFERENCES.items():
-        scaled_forecast = fit(training, leads)(training.values[initial][:, None])
-        forecasts[name] = bounded(_anomalies(fields, scaled_forecast))
-    return forecasts, normal.astype(np.float32)
-
-
-def _anomalies(
-    fields: Fields, scaled: Float[np.ndarray, "*time lat lon target"]
-) -> Float[np.ndarray, "*time lat lon target"]:
-    """In the units of each series."""
-    deviations = np.broadcast_arrays(
-        *(plain.scaler.deviation for plain in fields.plain), fields.plain[0].grid.area
-    )[:-1]
-    return scaled * np.stack(deviations, axis=-1)
-
-
-def _reference_odds(
-    fields: Fields,
-    training: TrainingSeries,
-    now: np.ndarray,
-    times: np.ndarray,
-    initial: np.ndarray,
-) -> dict[str, np.ndarray]:
-    """Probabilities of each reference: forecasts of values, with the error they had in training.
-
-    Climatology is the odds of the training years; persistence says that the class stays.
-
-    Args:
-      now: [window lat lon target] the class at each initial date, NaN where not observed.
-    """
-    assert fields.classes is not None
-    leads = times.shape[1]
-    months = months_of(times.reshape(-1)).reshape(times.shape)
-    edges = fields.classes.edges_at(months)
-    odds = np.moveaxis(fields.classes.odds[months - 1], 2, -1)
-    found = {"climatology": odds}
-    for name, fit in REFERENCES.items():
-        if name == "climatology":
-            continue
-        if name == "persistence":
-            count = odds.shape[-1]
-            stays = np.eye(count)[np.nan_to_num(now).astype(int)]
-            stays = LEAST_PROBABILITY + (1 - count * LEAST_PROBABILITY) * stays
-            # A class that was not observed cannot stay.
-            seen = np.isfinite(now)[:, None, ..., None]
-            found[name] = np.where(seen, stays[:, None], odds)
-            continue
-        reference = fit(training, leads)
-        mean = reference(training.values[initial][:, None])
-        deviation = np.broadcast_to(error_deviation(reference, training, leads), mean.shape)
-        parts = map(jnp.asarray, (mean, deviation, edges))
-        found[name] = np.moveaxis(np.asarray(class_probabilities(*parts)), 2, -1)
-    return found
+    steps = axis.steps[initial][:, None] + np.arange(1, leads + 1)
+    return Hindcast(initial, made, verified, forecasts, seen, normal, steps, months, deviations)
 
 
 def same_dates(
@@ -187,4 +135,10 @@ def joined(parts: Sequence[Hindcast]) -> Hindcast:
         forecasts,
         together("observed"),
         together("normal"),
+        together("steps"),
+        together("months"),
+        {
+            name: np.concatenate([part.deviations[name] for part in parts])
+            for name in parts[0].deviations
+        },
     )

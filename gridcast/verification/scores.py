@@ -15,9 +15,12 @@ from gridcast.labelling import of_file
 from gridcast.sources.units import family
 from gridcast.verification import categories
 from gridcast.verification.categories import CategoryPairs
+from gridcast.verification.confidence import BOUNDS, confidence
+from gridcast.verification.distributions import BINS, distributions
 from gridcast.verification.events import csi, fss
 from gridcast.verification.hindcast import MODEL, Hindcast
 from gridcast.verification.metrics import METRICS, Pairs, squared_error
+from gridcast.verification.parts import parts
 from gridcast.verification.tables import LEAD
 
 _LONG_NAMES = {
@@ -49,7 +52,8 @@ def score(
       Of values: over (forecast, lead) rmse, mae, bias in the units of the series, acc, and `skill`
       [reference, lead] = 1 - MSE of the model / MSE of the reference (Murphy 1988); over
       (forecast, lead, lat, lon) rmse_map; over (reference, lead, lat, lon) skill_map, NaN off the
-      mask; where the config names thresholds, csi and fss.
+      mask; where the config names thresholds, csi and fss; and what `distributions`, `confidence`
+      and `parts` return.
       Of classes: rps, hit_rate, log_score, brier [.., category], the ranked probability skill
       score as `skill`, and reliability: forecast_probability, observed_frequency and share of
       cases over (forecast, lead, category, bin).
@@ -109,6 +113,11 @@ def _of_values(
             root,
         ),
         **_of_events(hindcast, target, i, verification),
+        **distributions(
+            pairs, {name: one[..., i] for name, one in hindcast.deviations.items()}, units
+        ),
+        **confidence(hindcast, pairs, units, target.grid.mask),
+        **parts(hindcast, pairs, units, target.grid, verification.boxes),
     }
 
 
@@ -229,6 +238,11 @@ def _labelled(
         "category": (
             [] if fields.classes is None else fields.classes.labels,
             {"long_name": "class of the value, from low to high"},
+        ),
+        "bound": (list(BOUNDS), {"long_name": "of an interval"}),
+        "rank": (
+            (np.arange(BINS) + 0.5) / BINS,
+            {**_ONE, "long_name": "middle of a bin of forecast probability"},
         ),
     }
     return xr.Dataset(

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from gridcast.verification.hindcast import MODEL
+from gridcast.verification.by_name import DAMPED_TRAILING
+from gridcast.verification.hindcast import BASE, MODEL
 
 TITLES = {
     MODEL: "model",
@@ -15,6 +16,8 @@ TITLES = {
     "persistence": "anomaly persistence",
     "damped_persistence": "damped persistence",
     "lim": "linear inverse model",
+    BASE: "what the model corrects",
+    DAMPED_TRAILING: "damped to trailing mean",
 }
 LEAD = "lead in steps of: "
 
@@ -28,7 +31,7 @@ def title(scores: xr.Dataset, name: str) -> str:
     """What a forecast is called; the persistence of a class is not that of an anomaly."""
     if name == "persistence" and "category" in scores.dims:
         return "persistence of class"
-    return TITLES[name]
+    return TITLES.get(name, name)
 
 
 def table(scores: xr.Dataset, most: int = 12) -> str:
@@ -40,14 +43,14 @@ def table(scores: xr.Dataset, most: int = 12) -> str:
         chosen = scores[metric].sel(lead=leads)
         unit = chosen.attrs["units"]
         head = f"{metric.upper().replace('_', ' ')} {'' if unit == '1' else unit}".strip()
-        lines.append(f"{head:<22}" + "".join(f"{lead:>8d}" for lead in leads) + f"  x {step}")
+        lines.append(f"{head:<24}" + "".join(f"{lead:>8d}" for lead in leads) + f"  x {step}")
         for name in map(str, scores["forecast"].values):
             row = chosen.sel(forecast=name).values
             cells = "".join(f"{'-' if np.isnan(v) else f'{v:.3f}':>8}" for v in row)
-            lines.append(f"{title(scores, name):<22}{cells}")
+            lines.append(f"{title(scores, name):<24}{cells}")
     if "category" in scores.dims:
         skill = scores["skill"].sel(reference="climatology", lead=leads).values
-        lines.append(f"{'RPSS, climatology 0':<22}" + "".join(f"{v:>8.3f}" for v in skill))
+        lines.append(f"{'RPSS, climatology 0':<24}" + "".join(f"{v:>8.3f}" for v in skill))
     dates = int(scores["dates"].values[0])
     lines.append(f"{scores.attrs['source']}; {dates} verification dates, the same at each lead")
     return "\n".join(lines)

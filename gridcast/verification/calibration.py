@@ -1,0 +1,69 @@
+"""Whether forecasts are as sure as they should be: where what came lies among them."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+from scipy.special import ndtr
+
+from gridcast.errors import DataError
+from gridcast.verification.categories import CategoryPairs
+from gridcast.verification.ensembles import EnsemblePairs, NormalPairs, Uncertain, in_deviations
+
+
+def rank_histogram(pairs: EnsemblePairs) -> Float[np.ndarray, "lead rank"]:
+    """Share of cases in which k = 0 .. m members lie below what came, by area; sums to 1.
+
+    Flat in a reliable ensemble, a U in one that is too sure (Hamill 2001). Where members equal
+    what came, the ranks it could have share the case evenly. NaN at a lead without observation.
+    """
+    ranks = len(pairs.members) + 1
+    shares = np.zeros((pairs.observed.shape[1], ranks))
+    for lead, share in enumerate(shares):
+        members, observed, area = pairs.at(lead)
+        below, ties = (members < observed).sum(axis=0), (members == observed).sum(axis=0)
+        area = area / (ties + 1)
+        for k in range(int(ties.max(initial=0)) + 1):
+            some = ties >= k
+            share += np.bincount(below[some] + k, area[some], minlength=ranks)
+    return _to_one(shares)
+
+
+def pit_histogram(pairs: NormalPairs, bins: int = 10) -> Float[np.ndarray, "lead bin"]:
+    """Share of cases in bins of the forecast probability of no more than what came, by area.
+
+    Read like a rank histogram; bins of equal width hold their lower edge, the last also 1. A
+    forecast that is sure and right is in all bins alike (Gneiting, Balabdaoui & Raftery 2007).
+    """
+    shares = np.zeros((pairs.observed.shape[1], bins))
+    for lead, share in enumerate(shares):
+        error, deviation, area = pairs.at(lead)
+        place = (ndtr(in_deviations(error, deviation)) * bins).astype(np.int64)
+        right = (deviation == 0) & (error == 0)
+        share += np.bincount(np.minimum(place, bins - 1)[~right], area[~right], minlength=bins)
+        share += area[right].sum() / bins
+    return _to_one(shares)
+
+
+def exceedance(pairs: Uncertain, threshold: float | np.ndarray) -> CategoryPairs:
+    """The forecasts as probabilities of two classes: not above a threshold, and above it.
+
+    For `categories.reliability`, `brier` and `log_score`. Of members: how many of them are above.
+
+    Args:
+      threshold: units of the series; a number, [lat, lon] or [window, lead, lat, lon].
+
+    Raises:
+      DataError: a threshold that is not finite inside the mask.
+    """
+    limit = np.broadcast_to(threshold, pairs.observed.shape)
+    if not np.isfinite(limit[pairs.verified[:, :, None, None] & (pairs.weight > 0)]).all():
+        raise DataError("a threshold is not finite inside the mask")
+    above = pairs.chance_above(limit)
+    came = np.where(np.isfinite(pairs.observed), pairs.observed > limit, np.nan)
+    return CategoryPairs(np.stack([1 - above, above], -1), came, pairs.verified, pairs.weight)
+
+
+def _to_one(shares: Float[np.ndarray, "lead bin"]) -> Float[np.ndarray, "lead bin"]:
+    total = shares.sum(axis=1, keepdims=True)
+    return np.divide(shares, total, out=np.full_like(shares, np.nan), where=total > 0)
