@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
 
 from gridcast.calibrating import fit_run
@@ -12,9 +13,10 @@ from gridcast.config import Config
 from gridcast.errors import ConfigError
 from gridcast.experiment import clear, require_writable, said, write_scores
 from gridcast.frames.splits import Splits, blocked_folds
+from gridcast.frames.trailing import steps_of
 from gridcast.labelling import label_forecast
 from gridcast.opening import Source, open_source
-from gridcast.preparation import complete_series, prepare
+from gridcast.preparation import Setup, complete_series, prepare
 from gridcast.run import Run
 from gridcast.sources.netcdf import write_netcdf
 from gridcast.timeaxis import TimeAxis, label
@@ -88,6 +90,7 @@ def forecast_block(
     """A run trained on the training dates of `splits`, and its forecasts of their test dates."""
     require_writable(directory, resume=False)
     setup = prepare(config, source, splits)
+    require_apart(setup)
     clear(directory)
     run = fit_run(setup, directory, resume=False)
     return run, run.hindcast_of(setup.series, setup.axis, splits)
@@ -97,3 +100,23 @@ def _about(run: Run, config: Config) -> dict[str, str]:
     count = config.crossval.folds
     source = f"{run.attributes['source']}, {count} folds, each forecast by models of the others"
     return run.attributes | {"source": source}
+
+
+def require_apart(setup: Setup) -> None:
+    """Raise where the mean of the years before carries test values into the training after them.
+
+    Raises:
+      ConfigError: a training date whose `frames.trailing` reaches into the test block.
+    """
+    years, steps = setup.config.frames.trailing, setup.axis.steps
+    if years is None:
+        return
+    reach = steps_of(years, setup.axis)
+    test, train = steps[setup.splits.test], steps[setup.splits.train]
+    before = np.searchsorted(test, train, side="right") - 1
+    if ((before >= 0) & (train - test[before] < reach)).any():
+        raise ConfigError(
+            f"frames.trailing: {years} reaches {reach} steps back, from training dates into the "
+            f"block that is left out before them\n  fix: crossval.buffer: {reach}, no "
+            "frames.trailing, or for gridcast tune: tune.how: ahead"
+        )

@@ -14,6 +14,7 @@ from gridcast.config.bounds import Period
 from gridcast.errors import DataError
 from gridcast.frames.fields import Fields
 from gridcast.frames.gaps import require_complete
+from gridcast.frames.trailing import steps_of
 from gridcast.frames.transform import grid_of
 from gridcast.frames.windows import positions_at
 from gridcast.grid import Grid
@@ -90,6 +91,24 @@ def initial_position(
             "  fix: an earlier --start, or data that reach further back"
         )
     return np.array([last])
+
+
+def require_history(config: Config, axis: TimeAxis, initial: int) -> None:
+    """Raise where the mean of the years before, which the model starts from, is not known.
+
+    Raises:
+      DataError: fewer dates up to the initial one than `frames.trailing` asks for.
+    """
+    years = config.frames.trailing
+    if years is None:
+        return
+    needed, found = steps_of(years, axis), int(axis.steps[initial] - axis.steps[0]) + 1
+    if found < needed:
+        raise DataError(
+            f"the forecast from {label(axis.times[initial])} starts from the mean of the {years} "
+            f"years up to it: {needed} dates\n  found: {found}, from {label(axis.times[0])}\n"
+            "  fix: data that reach further back, for example those of training as well"
+        )
 
 
 def _in_units(series: xr.DataArray, expected: str) -> xr.DataArray:

@@ -20,7 +20,7 @@ from gridcast.frames.fields import AMOUNTS, Fields, target_series
 from gridcast.frames.splits import Splits
 from gridcast.frames.transform import FrameTransform
 from gridcast.labelling import label_forecast
-from gridcast.matching import initial_position, matching_series
+from gridcast.matching import initial_position, matching_series, require_history
 from gridcast.models import ForecastModel, without_network
 from gridcast.models.members import member_of, stacked
 from gridcast.models.window import Frozen
@@ -117,6 +117,7 @@ class Run:
         """
         series, axis = matching_series(self.config, self.fields, data)
         initial = initial_position(self.config, series, axis, start)
+        require_history(self.config, axis, int(initial[0]))
         leads = leads or self.predictor.leads
         # The dates after the initial one follow it without a gap, whatever the series does. Models
         # give whole blocks of leads.

@@ -97,7 +97,9 @@ def test_forecast_and_evaluate_pass_on_what_was_given(run, calls):
         "--output", "z.nc")  # fmt: skip
     assert calls.pop() == ("runs/a", ["x.nc", "y.nc"], 3, "2010-12", "z.nc")
     assert run("evaluate", "runs/a", "--data", "x.nc")[:2] == (0, "a table\n")
-    assert calls.pop() == ("runs/a", ["x.nc"])
+    assert calls.pop() == ("runs/a", ["x.nc"], {}, False)
+    run("evaluate", "runs/a", "--forecast", "cfs=b.nc", "--forecast", "ecmwf.nc", "--regrid")
+    assert calls.pop() == ("runs/a", None, {"cfs": "b.nc", "ecmwf": "ecmwf.nc"}, True)
 
 
 @pytest.mark.parametrize(

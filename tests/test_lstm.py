@@ -132,7 +132,8 @@ def gradients(layers: LstmStack, x: Any, present: Any) -> Any:
 
 def assert_close(a: Any, b: Any) -> None:
     for ours, theirs in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6)
+        # Sums in another order: a few units in the last place of the large ones.
+        np.testing.assert_allclose(ours, theirs, rtol=4e-7, atol=2e-6)
 
 
 @pytest.mark.parametrize("junk", [0.0, 1e4, np.nan])

@@ -213,6 +213,11 @@ def _contradictions(config: Config) -> list[tuple[bool, str]]:
             "frames.augment.roll or flip, or model.base: damped_persistence",
         ),
         (
+            model.base in ("lim", "analogues") and frames.augment.noise > 0,
+            f"model.base: {model.base} would start from the noise\n  fix: no frames.augment.noise, "
+            "or model.base: damped_persistence",
+        ),
+        (
             target.mean_over is not None and len(forecast) > 1,
             "target.mean_over gives one answer, of the first variable\n  fix: target: false in "
             "data.more",

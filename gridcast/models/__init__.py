@@ -184,7 +184,7 @@ class ForecastModel(nnx.Module):
     def _reference(self, inputs: Inputs) -> Array:
         trailing = None if inputs.trailing is None else inputs.trailing.targets
         past = Past(self._filled(inputs.frames[:, -1]), trailing)
-        last = self._filled(inputs.last)
+        last = self._filled(inputs.last, 0.0 if trailing is None else trailing)
         return self.head.reference(last, inputs.month, self._spot(inputs), past)
 
     def _about_trailing(self, inputs: Inputs) -> Inputs:
@@ -196,9 +196,9 @@ class ForecastModel(nnx.Module):
             past = past - inputs.trailing.targets[:, None]
         return inputs._replace(frames=inputs.frames - inputs.trailing.frames[:, None], past=past)
 
-    def _filled(self, values: Array) -> Array:
-        """0, the climatology, where nothing was observed."""
-        return jnp.where(jnp.isfinite(values), values, 0.0) if self.gaps else values
+    def _filled(self, values: Array, normal: Array | float = 0.0) -> Array:
+        """What is normal, where nothing was observed."""
+        return jnp.where(jnp.isfinite(values), values, normal) if self.gaps else values
 
     def _spot(self, inputs: Inputs) -> Place | None:
         return None if self.whole else inputs.place

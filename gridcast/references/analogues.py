@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +67,7 @@ class Analogues:
         self, components: Float[ArrayLike, "batch eof"], month: Int[ArrayLike, " batch"]
     ) -> Forecasts:
         """What followed the nearest dates, on average; 0 where nothing is known of it."""
-        xp = jnp if isinstance(components, jax.Array) else np
+        xp: Any = jnp if isinstance(components, jax.Array) else np
         square = ((components[:, None] - self.library) ** 2).sum(axis=-1)
         itself = square <= SAME**2 * (self.library**2).sum(axis=-1)
         own = xp.where(itself, self.year, -np.inf).max(axis=1, keepdims=True)

@@ -61,7 +61,9 @@ def anomaly_forecasts(
     if (years := fields.config.frames.trailing) is not None:
         mean = _trailing(training, years)
         damped = damped_persistence(_about(training, mean), leads)
-        drifted = mean[initial][:, None] + damped(last - mean[initial][:, None])
+        # What was not observed is as the years before.
+        departure = _about(training, mean).values[initial][:, None]
+        drifted = mean[initial][:, None] + damped(departure)
         forecasts[DAMPED_TRAILING] = bounded(anomalies(fields, drifted))
     return forecasts, normal.astype(np.float32)
 
