@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 # The default fusion of XLA's CPU back end halves the speed of convolutions in training.
-_CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
+CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 
 def jit(function: Callable[..., Any], **arguments: Any) -> Any:
@@ -34,10 +34,10 @@ def compiler_options() -> dict[str, str] | None:
     if jax.default_backend() != "cpu":
         return None
     try:
-        jax.jit(lambda x: x + 1, compiler_options=_CPU_OPTIONS).lower(1.0).compile()
+        jax.jit(lambda x: x + 1, compiler_options=CPU_OPTIONS).lower(1.0).compile()
     except Exception:  # an unknown option: jaxlib raises types of its own, and has changed them
         return None
-    return dict(_CPU_OPTIONS)
+    return dict(CPU_OPTIONS)
 
 
 def device_name() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,14 +30,9 @@ def fit_run(setup: Setup, directory: Path, *, resume: bool) -> Run:
     run = Run.restore(directory, checkpoint)
     if not isinstance(run.model.head, NormalHead):
         return run
-    head = {k: a for k, a in checkpoint.arrays["head"].items() if k != "calibration"}
-    raw = checkpoints.Checkpoint(
-        checkpoint.step, checkpoint.about, {**checkpoint.arrays, "head": head}
-    )
-    factor = calibration(Run.restore(directory, raw), setup)
-    checkpoint = checkpoints.Checkpoint(
-        raw.step, raw.about, {**raw.arrays, "head": head | {"calibration": factor}}
-    )
+    # The head is the setup's, not that of a checkpoint gone on from: nothing is calibrated twice.
+    head = checkpoint.arrays["head"] | {"calibration": calibration(run, setup)}
+    checkpoint = replace(checkpoint, arrays=checkpoint.arrays | {"head": head})
     checkpoints.save(directory / CHECKPOINTS, checkpoint)
     return Run.restore(directory, checkpoint)
 

@@ -14,8 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gridcast import commands_data
-from gridcast.errors import ConfigError, GridcastError
+from gridcast import commands_data, commands_run
+from gridcast.arguments import number
+from gridcast.errors import GridcastError
 
 if TYPE_CHECKING:
     from gridcast.config import Config
@@ -64,8 +65,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=f"gridcast {version('gridcast')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     of_config = _add_of_config(commands)
-    _add_forecast(commands)
-    _add_evaluate(commands)
+    commands_run.add(commands)
     commands_data.add(commands)
     arguments, rest = parser.parse_known_args(argv)
     # argparse closes the list of overrides at the first option: those after it come back here.
@@ -112,79 +112,15 @@ def _add_of_config(
     )
     train.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
     simulate = parsers[_simulate_from]
-    simulate.add_argument("--years", type=_years, default=1000, help="length, default 1000")
-    simulate.add_argument("--seed", type=_seed, default=0, help="of the noise, default 0")
+    simulate.add_argument(
+        "--years",
+        type=number("a number of years", least=1),
+        default=1000,
+        help="length, default 1000",
+    )
+    simulate.add_argument("--seed", type=number(least=0), default=0, help="of the noise, default 0")
     simulate.add_argument("--output", metavar="FILE", help="default: runs/NAME-simulated.nc")
     return parsers
-
-
-def _add_forecast(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser(
-        "forecast",
-        help="forecast with a trained run",
-        description="Forecast with a trained run and write CF NetCDF.",
-    )
-    _add_run(parser)
-    parser.add_argument("--leads", type=_steps, help="steps ahead; default: as trained")
-    parser.add_argument("--start", metavar="DATE", help="last date to use; default: of the data")
-    parser.add_argument("--output", metavar="FILE", help="default: in the run's directory")
-    parser.set_defaults(run=_forecast)
-
-
-def _add_evaluate(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser(
-        "evaluate",
-        help="judge a trained run beside the reference forecasts",
-        description="Judge a trained run on its test dates, beside the reference forecasts.",
-    )
-    _add_run(parser)
-    parser.add_argument(
-        "--forecast",
-        metavar="[NAME=]FILE",
-        type=_named,
-        action="append",
-        default=[],
-        help="forecasts of another system, in the same table; may be repeated",
-    )
-    parser.add_argument(
-        "--regrid", action="store_true", help="interpolate forecasts on another grid"
-    )
-    parser.set_defaults(run=_evaluate)
-
-
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", metavar="RUN", help="directory of a run, for example runs/sst")
-    parser.add_argument(
-        "--data", metavar="PATH", nargs="+", help="NetCDF files or globs; default: as trained"
-    )
-
-
-def _named(text: str) -> tuple[str, str]:
-    """NAME=FILE, or a file that is named as it is called."""
-    name, given, file = text.partition("=")
-    if not given:
-        name, file = Path(text).stem, text
-    if not name or not file or "*" in name:
-        raise argparse.ArgumentTypeError(f"expected NAME=FILE, found {text!r}")
-    return name, file
-
-
-def _steps(text: str) -> int:
-    return _number(text, "a number of steps", least=1)
-
-
-def _years(text: str) -> int:
-    return _number(text, "a number of years", least=1)
-
-
-def _seed(text: str) -> int:
-    return _number(text, "a whole number", least=0)
-
-
-def _number(text: str, what: str, *, least: int) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"expected {what}, at least {least}, found {text!r}")
-    return int(text)
 
 
 def _config(arguments: argparse.Namespace, suffix: str = "") -> Config:
@@ -242,21 +178,3 @@ def _summary(arguments: argparse.Namespace) -> None:
     from gridcast.experiment import summary
 
     print(summary(config))
-
-
-def _forecast(arguments: argparse.Namespace) -> None:
-    from gridcast import experiment
-
-    path = experiment.run_forecast(
-        arguments.directory, arguments.data, arguments.leads, arguments.start, arguments.output
-    )
-    print(path)
-
-
-def _evaluate(arguments: argparse.Namespace) -> None:
-    from gridcast import experiment
-
-    others = dict(arguments.forecast)
-    if len(others) < len(arguments.forecast):
-        raise ConfigError("two forecasts have one name\n  fix: --forecast NAME=FILE")
-    print(experiment.run_evaluation(arguments.directory, arguments.data, others, arguments.regrid))

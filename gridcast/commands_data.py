@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
+
+from gridcast.arguments import number, shape
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -30,11 +31,13 @@ def add(commands: argparse._SubParsersAction) -> None:
         description="Write simulated data with a known limit of predictability.",
     )
     simulating.add_argument("--kind", choices=["ocean", "rain"], default="ocean")
-    simulating.add_argument("--years", type=_count, default=60, help="length, default 60")
+    simulating.add_argument("--years", type=number(least=1), default=60, help="length, default 60")
     simulating.add_argument(
-        "--grid", metavar="LATxLON", type=_shape, default=(45, 90), help="cells, default 45x90"
+        "--grid", metavar="LATxLON", type=shape, default=(45, 90), help="cells, default 45x90"
     )
-    simulating.add_argument("--seed", type=_seed, default=0, help="of the noise, default 0")
+    simulating.add_argument(
+        "--seed", type=number(least=0), default=0, help="of the noise, default 0"
+    )
     simulating.add_argument("output", metavar="OUT", help="NetCDF file to write")
     simulating.set_defaults(run=_simulate)
 
@@ -96,26 +99,3 @@ def _simulate(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
     )
     print(arguments.output)
-
-
-def _count(text: str) -> int:
-    return _number(text, least=1)
-
-
-def _seed(text: str) -> int:
-    return _number(text, least=0)
-
-
-def _number(text: str, least: int) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < least:
-        raise argparse.ArgumentTypeError(
-            f"expected a whole number, at least {least}, found {text!r}"
-        )
-    return int(text)
-
-
-def _shape(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"expected LATxLON such as 45x90, found {text!r}")
-    return int(match[1]), int(match[2])

@@ -45,11 +45,7 @@ def cross_validate(
     Raises:
       ConfigError, DataError: as `train`; or too few years for the folds.
     """
-    if config.train.start_from is not None:
-        raise ConfigError(
-            f"train.start_from: {config.train.start_from} may have learned from the years that are "
-            "left out\n  fix: no train.start_from in a cross-validation"
-        )
+    require_unlearned(config, "a cross-validation")
     config = config.with_directory("runs/crossval")
     directory = Path(str(config.output.directory))
     require_writable(directory, resume=False)
@@ -76,6 +72,19 @@ def cross_validate(
     write_scores(scores, directory)
     _log.info("%s\nout-of-fold forecasts of all years are in %s", said(scores), directory)
     return scores
+
+
+def require_unlearned(config: Config, where: str) -> None:
+    """Raise where training starts from weights that may know what they are to forecast.
+
+    Raises:
+      ConfigError: `train.start_from`.
+    """
+    if config.train.start_from is not None:
+        raise ConfigError(
+            f"train.start_from: {config.train.start_from} may have learned from the years that are "
+            f"left out\n  fix: no train.start_from in {where}"
+        )
 
 
 def folds(config: Config, axis: TimeAxis) -> list[Splits]:

@@ -16,6 +16,7 @@ from flax import nnx
 from gridcast.accelerator import device_name
 from gridcast.calibrating import fit_run
 from gridcast.config import Config, config_from_dict, dump_config, load_config
+from gridcast.drafts import write_text
 from gridcast.errors import CheckpointError, ConfigError, DataError
 from gridcast.fitting import compile_setup
 from gridcast.forecast_plots import plot_forecast
@@ -106,7 +107,7 @@ def run_training(
     _log.info("%s", _describe(setup))
     if not resume:
         clear(directory)
-    _write_text(directory / "config.yaml", dump_config(config))
+    write_text(directory / "config.yaml", dump_config(config))
     run = fit_run(setup, directory, resume=resume)
     _log.info("trained in %.0f s on %s", time.perf_counter() - began, device_name())
     source = setup.source
@@ -240,12 +241,6 @@ def write_scores(scores: Sequence[xr.Dataset], directory: Path, name: str = "sco
         plot_scores(one, directory / f"{stem}.png")
         if "category" in one.dims:
             plot_reliability(one, directory / f"{stem}_reliability.png")
-
-
-def _write_text(path: Path, text: str) -> None:
-    draft: Path = path.with_name(f".{path.name}.tmp")
-    draft.write_text(text)
-    draft.replace(path)
 
 
 def evaluate(run: Run | str | Path, data: Data | None = None) -> xr.Dataset:

@@ -17,8 +17,8 @@ from gridcast.accelerator import jit
 from gridcast.errors import DataError
 from gridcast.frames.places import place_at
 from gridcast.frames.tiles import blend, blend_weights, tiles
-from gridcast.frames.windows import FrameSeries
-from gridcast.models import ForecastModel, Inputs, Trailing
+from gridcast.frames.windows import FrameSeries, Trailing
+from gridcast.models import ForecastModel, Inputs
 from gridcast.models.heads import ValueHead
 from gridcast.models.members import joint_outputs, member_of
 
@@ -156,7 +156,7 @@ class Predictor:
                 f"{self.once}\n  found: {leads} leads\n  fix: train with frames.leads: {leads}"
             )
         past = np.arange(1 - self.inputs, 1)
-        source = series.values[..., : self.targets] if series.last is None else series.last
+        source = series.answers(self.targets)
         out = []
         for at in range(0, initial.size, self.batch_size):
             chosen = initial[at : at + self.batch_size]
@@ -164,7 +164,7 @@ class Predictor:
             filled = np.concatenate([chosen, np.repeat(chosen[-1:], self.batch_size - chosen.size)])
             window, last = series.values[filled[:, None] + past], source[filled]
             answers = None if series.last is None else series.last[filled[:, None] + past]
-            means = _means(series, filled, self.targets)
+            means = series.trailing_at(filled, self.targets)
             blocks = []
             for lead in range(0, leads, self.leads):
                 dates = filled[:, None] + lead + np.arange(1 - self.inputs, self.leads + 1)
@@ -209,13 +209,3 @@ class Predictor:
                 )
             pieces.append(np.asarray(self._run(weights, self.fixed, inputs)))
         return blend(np.stack(pieces), self.tiling.starts, self.tiling.weights, self.tiling.grid)
-
-
-def _means(series: FrameSeries, initial: np.ndarray, targets: int) -> Trailing | None:
-    """The mean of the years up to each initial date, where the model starts from it."""
-    if series.trailing is None:
-        return None
-    frames = jnp.asarray(series.trailing[initial])
-    if series.last_trailing is None:
-        return Trailing(frames, frames[..., :targets])
-    return Trailing(frames, jnp.asarray(series.last_trailing[initial]))

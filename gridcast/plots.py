@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from gridcast.drafts import drafted
 from gridcast.verification.by_name import DAMPED_TRAILING
 from gridcast.verification.hindcast import BASE, MODEL
 from gridcast.verification.tables import headline, title
@@ -65,19 +67,21 @@ def plot_scores(scores: xr.Dataset, path: Path) -> None:
 
 
 def plot_reliability(scores: xr.Dataset, path: Path) -> None:
-    """How often each class came where the model gave it a probability: at the ends of the leads.
+    """How often each class came where it was given a probability: at the ends of the leads.
 
-    On the diagonal forecasts are reliable; the area of a point is its share of all cases. Wilks
-    (2019), Statistical Methods in the Atmospheric Sciences.
+    Of the model, and in a row of its own of each ensemble of another system. On the diagonal
+    forecasts are reliable; the area of a point is its share of all cases. Wilks (2019), Statistical
+    Methods in the Atmospheric Sciences.
     """
-    names = scores["category"].values
-    figure = Figure(figsize=(3.6 * len(names), 4.4), layout="constrained")
-    panels = figure.subplots(1, len(names), squeeze=False)[0]
-    model = scores.sel(forecast=MODEL)
-    for panel, name in zip(panels, names, strict=True):
+    names, systems = scores["category"].values, _with_probabilities(scores)
+    size = 3.6 * len(names), 3.4 * len(systems) + 1.0
+    figure = Figure(figsize=size, layout="constrained")
+    rows = figure.subplots(len(systems), len(names), squeeze=False)
+    for (system, name), panel in zip(product(systems, names), rows.flat, strict=True):
         panel.plot([0, 1], [0, 1], color="#7f7f7f", linewidth=1)
         for lead, colour in ((0, COLOURS[MODEL]), (-1, COLOURS["damped_persistence"])):
-            one = model.sel(category=name).isel(lead=lead)
+            one = scores.sel(forecast=system, category=name).isel(lead=lead)
+            one = one.isel(bin=one["share"].values > 0)
             panel.plot(
                 one["forecast_probability"],
                 one["observed_frequency"],
@@ -92,15 +96,25 @@ def plot_reliability(scores: xr.Dataset, path: Path) -> None:
                 alpha=0.7,
                 clip_on=False,
             )
-        panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="forecast probability")
-        panel.set_title(str(name), fontsize=11)
+        panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        panel.set_title(str(name) if systems == [MODEL] else f"{system}: {name}", fontsize=11)
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("observed frequency")
-    panels[0].legend(fontsize=9, frameon=False)
+    for panel in rows[:, 0]:
+        panel.set_ylabel("observed frequency")
+    for panel in rows[-1]:
+        panel.set_xlabel("forecast probability")
+    rows[0, 0].legend(fontsize=9, frameon=False)
     dates = int(scores["dates"].values[0])
     entitle(figure, f"reliability, {dates} verification dates", scores.attrs["source"])
     save(figure, path)
+
+
+def _with_probabilities(scores: xr.Dataset) -> list[str]:
+    """The model, unless it has none, and the ensembles of other systems."""
+    members = scores["members"].to_series() if "members" in scores else {}
+    told = [MODEL] if np.isfinite(scores["rps"].sel(forecast=MODEL)).any() else []
+    return told + [str(name) for name, count in members.items() if count]
 
 
 def entitle(figure: Figure, text: str, source: str) -> None:
@@ -117,6 +131,5 @@ def with_units(name: str, units: str) -> str:
 
 def save(figure: Figure, path: Path) -> None:
     """Write PNG, whole or not at all."""
-    draft = path.with_name(f".{path.name}.tmp")
-    figure.savefig(draft, dpi=110, format="png")
-    draft.replace(path)
+    with drafted(path) as draft:
+        figure.savefig(draft, dpi=110, format="png")

@@ -129,7 +129,7 @@ def observed_frames(config: Config, fields: Fields, arrays: FrameSeries) -> Obse
         return None
     inside = fields.inputs[0].grid.mask
     inputs = np.isfinite(arrays.values[..., 0])[:, inside].any(axis=1)
-    answers = arrays.values[..., : len(fields.targets)] if arrays.last is None else arrays.last
+    answers = arrays.answers(len(fields.targets))
     targets = np.isfinite(answers)[:, fields.target_mask].any(axis=1)
     return Observed(np.asarray(inputs), np.asarray(targets), config.frames.least)
 

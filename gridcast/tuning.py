@@ -18,7 +18,8 @@ import xarray as xr
 
 from gridcast.config import Config, dump_config
 from gridcast.config.schema import OutputConfig
-from gridcast.crossval import forecast_block
+from gridcast.crossval import forecast_block, require_unlearned
+from gridcast.drafts import drafted, write_text
 from gridcast.errors import ConfigError, DataError, TrainingError
 from gridcast.judging import Years, errors, measure, moved, reference_of
 from gridcast.opening import open_source
@@ -49,15 +50,17 @@ def tune(config: Config, dataset: xr.Dataset | xr.DataArray | None = None) -> xr
       started again skips what has been tried on the same data.
 
     Raises:
-      ConfigError: as `trials_of`.
+      ConfigError: as `trials_of`, or weights that may know the years of the folds.
       DataError: as `train`, or too few years for the folds.
       TrainingError: no trial could be trained.
     """
     config = config.with_directory("runs/tune")
     directory = Path(str(config.output.directory))
-    if config.train.start_from or getattr(config.model, "encoder_from", None):
-        _log.warning("the weights that training starts from may have seen the years of the folds")
     trials = trials_of(config)
+    for trial in trials:
+        require_unlearned(trial.config, "a search of settings")
+    if any(getattr(trial.config.model, "encoder_from", None) for trial in trials):
+        _log.warning("the encoder that training starts from may have seen the years of the folds")
     inputs = most_inputs(config)
     opened: dict[str, Years] = {}
     results = []
@@ -139,7 +142,7 @@ def _result(trial: Trial, years: Years, directory: Path) -> _Result:
         result = _Result(seconds, model, reference)
     else:
         result = _Result(seconds, failure=failure)
-    _write_text(kept, json.dumps({"settings": trial.chosen, **vars(result)}, indent=1))
+    write_text(kept, json.dumps({"settings": trial.chosen, **vars(result)}, indent=1))
     shutil.rmtree(directory / key)
     return result
 
@@ -200,8 +203,7 @@ def _best_text(config: Config, best: Trial, made: xr.Dataset) -> str:
 
 def _write(directory: Path, made: xr.Dataset, best: str) -> None:
     keys = made.attrs["settings"]
-    draft = directory / ".tune.csv.tmp"
-    with draft.open("w", newline="") as file:
+    with drafted(directory / "tune.csv") as draft, draft.open("w", newline="") as file:
         lines = csv.writer(file)
         leads = [f"ratio_lead_{lead}" for lead in made["lead"].values]
         lines.writerow(["trial", *keys, "score", *leads, "seconds"])
@@ -211,11 +213,4 @@ def _write(directory: Path, made: xr.Dataset, best: str) -> None:
             cells = [f"{number:.6g}" for number in numbers]
             settings = [one[key].item() for key in keys]
             lines.writerow([int(one["trial"]), *settings, *cells, float(one["seconds"])])
-    draft.replace(directory / "tune.csv")
-    _write_text(directory / "best.yaml", best)
-
-
-def _write_text(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(text)
-    draft.replace(path)
+    write_text(directory / "best.yaml", best)

@@ -29,6 +29,7 @@ from results_tables import Done, Group, between_markers, made_on, table
 
 from gridcast.accelerator import device_name
 from gridcast.config import Config, load_config
+from gridcast.drafts import write_text
 from gridcast.errors import ConfigError, DataError, GridcastError
 from gridcast.experiment import run_training
 from gridcast.opening import open_source
@@ -78,7 +79,7 @@ def done(path: Path, directory: Path, *, reuse: bool) -> Done:
         began = time.perf_counter()
         run_training(config)
         seconds = round(time.perf_counter() - began, 1)
-        about.write_text(json.dumps({"seconds": seconds, **machine()}, indent=1))
+        write_text(about, json.dumps({"seconds": seconds, **machine()}, indent=1))
     made = directory / "scores.nc"
     # A run that this script did not make says nothing of its time.
     timed = about.exists() and about.stat().st_mtime >= made.stat().st_mtime
@@ -165,15 +166,9 @@ def write(arguments: argparse.Namespace) -> None:
     kept = {
         n: {"config": r.path, **r.about, "scores": _numbers(r.scores)} for n, r in every.items()
     }
-    _write_text(arguments.json, json.dumps(kept, indent=1) + "\n")
-    _write_text(arguments.readme, between_markers(arguments.readme.read_text(), tables))
+    write_text(arguments.json, json.dumps(kept, indent=1) + "\n")
+    write_text(arguments.readme, between_markers(arguments.readme.read_text(), tables))
     print(tables)
-
-
-def _write_text(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(text)
-    draft.replace(path)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if "slow" not in config.option.markexpr.replace("not slow", ""):
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=1".strip()
+        # Half the time to compile. As an option of gridcast's own calls it is left out where
+        # jaxlib does not know it; an unknown flag in the environment would end the process.
+        accelerator.CPU_OPTIONS["xla_cpu_use_fusion_emitters"] = "False"
 
 
 # Shapes and dtypes in annotations are checked at every call. This must come before the first
@@ -32,7 +35,9 @@ install_import_hook("gridcast", "beartype.beartype")
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import xarray as xr  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
 
+from gridcast import accelerator  # noqa: E402
 from gridcast.cli import main  # noqa: E402
 from gridcast.config import Config, config_from_dict  # noqa: E402
 from gridcast.config.schema import TrainConfig  # noqa: E402
@@ -131,6 +136,18 @@ def ocean() -> xr.DataArray:
     series, _ = simulated_series("ocean", years=14, shape=(9, 18), seed=3)
     series.values.flags.writeable = False
     return series
+
+
+@pytest.fixture(scope="module")
+def no_pictures() -> Iterator[None]:
+    """Empty files in place of pictures, which take longer than the training of a small network."""
+
+    def leave_empty(_: Figure, path: Path, **__: Any) -> None:
+        path.write_bytes(b"")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", leave_empty)
+        yield
 
 
 @pytest.fixture(scope="session")

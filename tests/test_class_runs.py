@@ -24,6 +24,8 @@ from gridcast.run import Run
 from gridcast.verification.hindcast import MODEL, Hindcast
 from gridcast.verification.scores import score
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 # Six years of training, and a test of six years.
 SPLITS = {"train": [1950, 1955], "validation": [1956, 1957], "test": [1958, 1963]}
 BEFORE, TESTED = slice("1950", "1955"), slice("1958", "1963")

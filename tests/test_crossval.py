@@ -261,6 +261,11 @@ def test_summary_prints_what_the_function_returns(written, capsys):
         ("pretrain", {}, "model.name: conv_lstm has no encoder to pretrain"),
         ("crossval", {"crossval": {"folds": 20}}, "20 folds, and the data hold 14"),
         ("crossval", {"crossval": {"folds": 3, "buffer": 70}}, "no validation date"),
+        (
+            "crossval",
+            {"train": {"start_from": "runs/a"}},
+            "train.start_from: runs/a may have learned",
+        ),
         ("summary", {"data": {"path": "no/such/file.nc"}}, "no/such/file.nc"),
     ],
 )

@@ -12,7 +12,12 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from gridcast.errors import DataError
-from gridcast.verification.calibration import exceedance, pit_histogram, rank_histogram
+from gridcast.verification.calibration import (
+    between,
+    exceedance,
+    pit_histogram,
+    rank_histogram,
+)
 from gridcast.verification.categories import brier, reliability
 from gridcast.verification.ensembles import (
     EnsemblePairs,
@@ -294,6 +299,35 @@ def test_reliability_of_exceeding_a_threshold_is_that_of_two_classes():
     hole[3, 3] = np.nan
     with pytest.raises(DataError, match="threshold is not finite"):
         exceedance(members, hole)
+
+
+def test_classes_between_edges_have_what_lies_between_them():
+    members, distribution = ensemble(), normal()
+    rng = np.random.default_rng(8)
+    low = rng.normal(-0.4, 0.2, members.observed.shape)
+    edges = np.stack([low, low + rng.uniform(0, 1, low.shape)], axis=2)
+    law = norm(distribution.mean, distribution.deviation)
+    below, up_to = law.cdf(edges[:, :, 0]), law.cdf(edges[:, :, 1])
+    found = between(distribution, edges).probability
+    np.testing.assert_allclose(found, np.stack([below, up_to - below, 1 - up_to], -1), atol=1e-12)
+
+    def number(values: np.ndarray) -> np.ndarray:
+        return (values > edges[:, :, 0]).astype(int) + (values > edges[:, :, 1])
+
+    for pairs in (members, with_gaps(members)):
+        classes = between(pairs, edges)
+        shares = [(number(pairs.members) == k).mean(axis=0) for k in range(3)]
+        np.testing.assert_allclose(classes.probability, np.stack(shares, -1))
+        seen = np.isfinite(pairs.observed)
+        came = np.where(seen, number(pairs.observed), np.nan)
+        np.testing.assert_array_equal(classes.observed, came)
+    # A class of no width has no probability, and what lies on an edge is below it.
+    same = np.stack([low, low], axis=2)
+    assert not between(distribution, same).probability[..., 1].any()
+    on = replace(members, members=np.stack([low] * COUNT), observed=low)
+    certain = between(on, same)
+    np.testing.assert_array_equal(certain.probability[..., 0], 1.0)
+    assert not certain.observed.any()
 
 
 @pytest.mark.parametrize("made", [ensemble, normal])

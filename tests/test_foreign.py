@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from conftest import Trained, small_config
+from scipy.stats import norm
 
 import gridcast
 from gridcast.cli import main
@@ -513,9 +514,10 @@ def hindcast(setup, truth) -> Hindcast:
     made = np.zeros_like(anomaly)
     forecasts = {"model": anomaly + 1.0, "climatology": made}
     verified = same_dates(verifying, inside)
-    months = verifying % 12 + 1
+    months, deviations = verifying % 12 + 1, {"climatology": np.full_like(anomaly, 2.0)}
+    normal = normal[..., None]
     return Hindcast(
-        INITIAL, made, verified, forecasts, anomaly, normal[..., None], verifying, months, {}
+        INITIAL, made, verified, forecasts, anomaly, normal, verifying, months, deviations
     )
 
 
@@ -542,6 +544,8 @@ def test_all_systems_are_judged_on_the_dates_that_all_have_at_every_lead(setup, 
     assert (rmse.sel(forecast="perfect") < 1e-5).all()
     assert after["forecast"].values.tolist() == ["model", "climatology", "perfect", "half"]
     assert hindcast.forecasts.keys() == {"model", "climatology"}  # as it was
+    # None says how sure it is, but climatology.
+    assert not {"crps", "crps_skill", "members", "rank_share", "rps"} & set(after.variables)
 
 
 def test_leads_that_a_system_does_not_have_are_left_out(setup, own, hindcast):
@@ -560,6 +564,92 @@ def test_names_are_free_and_errors_say_whose_file_it_is(setup, own, hindcast):
         beside(hindcast, setup.fields, setup.axis, {"cfs": own.isel(lat=slice(1, None))})
 
 
+def ensemble(own: xr.Dataset, *offsets: float) -> xr.Dataset:
+    """Members that miss the truth by so much."""
+    members = xr.DataArray(np.array(offsets, np.float32), dims="realization")
+    return (own["sst"] + members).assign_attrs(own["sst"].attrs).to_dataset(name="sst")
+
+
+def lacking(data: xr.Dataset, dates: slice, *members: int) -> xr.Dataset:
+    """The forecasts from some dates without some members."""
+    data = data.copy(deep=True)
+    data["sst"][{"init": dates, "realization": list(members)}] = np.nan
+    return data
+
+
+def test_members_are_scored_as_an_ensemble_by_hand(setup, own, hindcast):
+    fields, axis = setup.fields, setup.axis
+    others = {"four": ensemble(own, -1, 1, 2, 6), "sure": own, "two": ensemble(own, -1, 3)}
+    scores = scores_of(beside(hindcast, fields, axis, others), fields)
+    # Mean errors 10/4 and 4/2; distances of pairs 2 3 7 1 5 4 and 4; means 2 and 1, variances
+    # 26/3 * 5/4 and 8 * 3/2; above one member each.
+    expected = {
+        "crps": (10 / 4 - 22 / 16, 4 / 2 - 4 / 4),
+        "fair_crps": (10 / 4 - 22 / 12, 4 / 2 - 4 / 2),
+        "rmse": (2, 1),
+        "spread": (np.sqrt(26 / 3 * 5 / 4), np.sqrt(8 * 3 / 2)),
+        "spread_error_ratio": (np.sqrt(26 / 3 * 5 / 4) / 2, np.sqrt(8 * 3 / 2)),
+    }
+    for name, numbers in expected.items():
+        found = scores[name].sel(forecast=["four", "two"])
+        by_hand = np.broadcast_to(np.array(numbers)[:, None], found.shape)
+        np.testing.assert_allclose(found, by_hand, atol=1e-4, err_msg=name)
+    z = hindcast.observed[hindcast.verified][..., setup.fields.targets[0].grid.mask, 0] / 2.0
+    closed = 2.0 * (z * (2 * norm.cdf(z) - 1) + 2 * norm.pdf(z) - 1 / np.sqrt(np.pi))
+    climate = scores["crps"].sel(forecast="climatology")
+    area = setup.fields.targets[0].grid.weight[setup.fields.targets[0].grid.mask]
+    assert float(climate.mean()) == pytest.approx(np.average(closed.mean(axis=0), weights=area))
+    np.testing.assert_allclose(scores["crps_skill"], 1 - scores["crps"] / climate)
+    ranks = scores["rank_share"].sel(lead=1)
+    np.testing.assert_allclose(ranks.sel(forecast="four"), [0, 1, 0, 0, 0])
+    np.testing.assert_allclose(ranks.sel(forecast="two"), [0, 1, 0, np.nan, np.nan])
+    assert scores["members"].values.tolist() == [0, 0, 4, 0, 2]
+    for name in ("model", "sure"):  # without members
+        for score_of in ("crps", "fair_crps", "spread", "rank_share", "pit_share"):
+            assert np.isnan(scores[score_of].sel(forecast=name)).all()
+
+
+def same_scores(ours: xr.Dataset, theirs: xr.Dataset) -> None:
+    assert set(ours) == set(theirs)
+    for name in ("rmse", "crps", "fair_crps", "spread", "spread_error_ratio", "rank_share"):
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, err_msg=name)
+
+
+def test_neither_the_order_of_members_nor_their_names_matter(setup, own, hindcast):
+    def scored(data: xr.Dataset) -> xr.Dataset:
+        made = beside(hindcast, setup.fields, setup.axis, {"some": data})
+        return scores_of(made, setup.fields)
+
+    usual = scored(ensemble(own, -1, 1, 2, 6))
+    same_scores(scored(ensemble(own, 6, -1, 2, 1)), usual)
+    named = ensemble(own, 2, 1, 6, -1).rename(realization="M").assign_coords(M=[4.0, 3.0, 2.0, 1.0])
+    same_scores(scored(named), usual)
+
+
+def test_as_many_members_are_scored_as_there_are_on_every_date(setup, own, hindcast, caplog):
+    def scored(data: xr.Dataset) -> xr.Dataset:
+        made = beside(hindcast, setup.fields, setup.axis, {"some": data})
+        return scores_of(made, setup.fields)
+
+    whole = ensemble(own, -1, 1, 2, 6)
+    two = lacking(whole, slice(5, 9), 0, 2)
+    first = whole.isel(realization=[0, 1]).copy(deep=True)
+    first["sst"][{"init": slice(5, 9)}] = whole["sst"].isel(init=slice(5, 9), realization=[1, 3])
+    with caplog.at_level("INFO", "gridcast"):
+        found = scored(two)
+    same_scores(found, scored(first))
+    assert "some has 2 to 4 members: the first 2 are scored" in caplog.text
+    assert found["members"].sel(forecast="some") == 2
+    # The last forecasts are for dates that nobody judges.
+    same_scores(scored(lacking(whole, slice(19, 20), 0, 2)), scored(whole))
+    # Of a date with a single member there is no spread: the mean of those there are, as before.
+    with caplog.at_level("INFO", "gridcast"):
+        single = scored(lacking(whole, slice(5, 9), 0, 1, 3))
+    assert "some has 1 to 4 members: their mean is scored" in caplog.text
+    assert not {"crps", "members", "rank_share"} & set(single.variables)
+    np.testing.assert_allclose(single["rmse"].sel(forecast="some"), 2.0, rtol=1e-5)
+
+
 def test_each_variable_that_is_forecast_is_compared(ocean, own, hindcast):
     height = (0.1 * ocean).rename("ssh").assign_attrs(units="m", long_name="height")
     further = {"path": "(in memory)", "variable": "ssh", "target": True}
@@ -568,7 +658,9 @@ def test_each_variable_that_is_forecast_is_compared(ocean, own, hindcast):
     setup = prepare(config, open_source(config, xr.Dataset({"sst": ocean, "ssh": height})))
     normal = np.concatenate([hindcast.normal, 0.1 * hindcast.normal], axis=-1)
     anomaly = np.concatenate([hindcast.observed, 0.1 * hindcast.observed], axis=-1)
-    two = replace(hindcast, observed=anomaly, normal=normal, forecasts={"model": anomaly})
+    two = replace(
+        hindcast, observed=anomaly, normal=normal, forecasts={"model": anomaly}, deviations={}
+    )
     both = own.assign(ssh=(10.0 * own["sst"] + 50.0).assign_attrs(units="cm"))
     both = both.copy(deep=True)
     both["sst"].values[4] = np.nan
@@ -578,6 +670,16 @@ def test_each_variable_that_is_forecast_is_compared(ocean, own, hindcast):
     sea = np.broadcast_to(setup.fields.targets[0].grid.mask, errors.shape[:-1])
     np.testing.assert_allclose(errors[..., 0], 0.0, atol=1e-5)
     np.testing.assert_allclose(errors[..., 1], np.where(sea, 0.5, 0.0), atol=1e-5)
+    members = xr.DataArray(np.float32([0.0, 1.0, 5.0]), dims="number")
+    several = (both + members).assign_attrs(both.attrs)
+    for name in ("sst", "ssh"):
+        several[name].attrs = both[name].attrs
+    several["ssh"][{"number": 1}] = np.nan
+    made = beside(two, setup.fields, setup.axis, {"other": several})
+    found = made.members["other"] - anomaly[..., None]
+    found = np.delete(found, 4, axis=0)[:, :, setup.fields.targets[0].grid.mask]
+    # Two of each target, the last of them another; a cm is 0.01 m.
+    np.testing.assert_allclose(found - [[0.0, 1.0], [0.5, 0.55]], 0.0, atol=1e-5)
     with pytest.raises(DataError, match="other: the forecast: there is no variable 'ssh'"):
         beside(two, setup.fields, setup.axis, {"other": own})
 
@@ -602,6 +704,14 @@ def test_the_own_hindcast_as_a_foreign_one_scores_as_the_model(trained: Trained)
         np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-6, err_msg=name)
     np.testing.assert_array_equal(scores["dates"], alone["dates"])
     assert (alone["rmse"].sel(forecast="model") > 0.01).all()
+    # It does not say how sure it is; climatology does, for ensembles to be held against.
+    assert list(made.deviations) == ["climatology"]
+    anomaly = (series[0] - run.transform.climatology.at(axis.times)).sel(time=slice(None, "1958"))
+    sea = run.transform.grid.mask
+    for lead in (1, 3):
+        expected = np.sqrt((anomaly[lead:] ** 2).mean("time")).values
+        found = made.deviations["climatology"][-1, lead - 1, ..., 0]
+        np.testing.assert_allclose(found[sea], expected[sea], rtol=1e-4)
 
 
 def test_the_command_puts_other_forecasts_in_the_table_and_leaves_the_scores(
@@ -622,5 +732,21 @@ def test_the_command_puts_other_forecasts_in_the_table_and_leaves_the_scores(
     assert {p.name for p in run.glob("comparison*")} == {
         f"comparison.{e}" for e in ("nc", "csv", "png")
     }
+    # With members the CRPS is in the table, the histogram in the file, reliability in a picture.
+    noise = np.random.default_rng(0).normal(0, 0.3, (4, *later["sst"].shape)).astype(np.float32)
+    members = later["sst"] + xr.DataArray(noise, dims=("realization", *later["sst"].dims))
+    members.assign_attrs(later["sst"].attrs).to_dataset(name="sst").to_netcdf(tmp_path / "many.nc")
+    assert main(["evaluate", str(run), "--forecast", str(tmp_path / "many.nc")]) == 0
+    said = capsys.readouterr().out
+    with xr.open_dataset(run / "comparison.nc", decode_timedelta=False) as written:
+        assert written["rank_share"].dims == ("forecast", "lead", "rank")
+        np.testing.assert_allclose(written["rank_share"].sel(forecast="many").sum("rank"), 1.0)
+        crps = written["crps"].sel(forecast="many").values
+        assert np.isfinite(written["rpss"].sel(forecast=["climatology", "many"])).all()
+        assert np.isnan(written["rpss"].sel(forecast="model")).all()
+    block = said[said.index("CRPS degC") :].splitlines()
+    (row,) = (line for line in block if line.startswith("many"))
+    assert row.split()[1:] == [f"{value:.3f}" for value in crps]
+    assert (run / "comparison_reliability.png").stat().st_size > 10_000
     for wrong in ([f"lim={own}"], [own, "--forecast", own], ["*.nc"]):
         assert main(["evaluate", str(run), "--forecast", *wrong]) == 2

@@ -27,6 +27,8 @@ from gridcast.run import Run
 from gridcast.sources.netcdf import open_frames
 from gridcast.verification.by_name import reference_odds
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 MASK = {"missing": "mask"}
 DROP = {"missing": "drop"}
 ABSENT = [20, 21, 108, 150]  # no such date; 108 is the first of validation

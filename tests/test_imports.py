@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "gridcast"
 
 # Each line may import from itself and from the lines above it.
 ORDER = [
-    ["errors", "timeaxis", "grid", "accelerator", "config"],
+    ["errors", "drafts", "timeaxis", "grid", "accelerator", "config"],
     ["sources"],
     ["frames"],
     ["opening", "labelling", "references", "models"],
@@ -25,7 +25,7 @@ ORDER = [
     ["calibrating"],
     ["experiment"],
     ["crossval", "pretraining", "simulation", "judging", "trials", "tuning"],
-    ["commands_data", "cli"],
+    ["arguments", "commands_data", "commands_run", "cli"],
     ["__init__"],
 ]
 RANK = {name: rank for rank, line in enumerate(ORDER) for name in line}

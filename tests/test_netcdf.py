@@ -286,7 +286,7 @@ def test_an_interrupted_write_never_shows_half_a_file(tmp_path):
     code = (
         "import os, numpy as np, xarray as xr\n"
         "from gridcast.sources import netcdf\n"
-        "netcdf.os.replace = lambda a, b: os.kill(os.getpid(), 9)\n"
+        "os.replace = lambda a, b: os.kill(os.getpid(), 9)\n"
         "netcdf.write_netcdf(xr.Dataset({'a': ('x', np.ones(9))}), 'a.nc')\n"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False)

@@ -23,6 +23,8 @@ from gridcast.opening import open_source
 from gridcast.preparation import Setup, prepare
 from gridcast.run import Run
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 SPLITS = {"train": [1950, 1955], "validation": [1956, 1957], "test": [1958, 1960]}
 BEFORE = slice("1950", "1955")
 TESTED = slice("1958", "1960")

@@ -11,6 +11,7 @@ from gridcast.config.models import ReferenceConfig
 from gridcast.frames.trailing import steps_of, trailing_mean
 from gridcast.references import (
     LinearReference,
+    Reference,
     TrainingSeries,
     analogues,
     damped_persistence,
@@ -18,7 +19,7 @@ from gridcast.references import (
     fit_base,
     linear_inverse_model,
 )
-from gridcast.references.lim import NEIGHBOUR, choose_eofs
+from gridcast.references.lim import NEIGHBOUR, choose_eofs, components_of
 from gridcast.timeaxis import TimeAxis
 
 LAT, LON = 3, 4
@@ -246,9 +247,8 @@ def planted(time: int, seed: int = 4) -> np.ndarray:
 CANDIDATES = [1, 2, 3, 10]
 
 
-def error_by_hand(training: TrainingSeries, validation: np.ndarray, eofs: int) -> float:
+def error_by_hand(training: TrainingSeries, validation: np.ndarray, model: Reference) -> float:
     """Over dates of validation, from dates of training or validation; of the climatology's."""
-    model = linear_inverse_model(training, 3, eofs)
     ratios = []
     for lead in (1, 2, 3):
         ours = theirs = 0.0
@@ -266,7 +266,8 @@ def error_by_hand(training: TrainingSeries, validation: np.ndarray, eofs: int) -
 def test_validation_chooses_the_number_of_modes_that_there_are():
     values, time = planted(220), np.arange(220)
     training, validation = monthly(values, time < 130, area()), (time >= 140) & (time < 180)
-    errors = [error_by_hand(training, validation, eofs) for eofs in CANDIDATES]
+    made = [linear_inverse_model(training, 3, eofs) for eofs in CANDIDATES]
+    errors = [error_by_hand(training, validation, one) for one in made]
     assert int(np.argmin(errors)) == CANDIDATES.index(3)
     assert choose_eofs(training, validation, 3, CANDIDATES) == 3
     # And the base is fitted with it.
@@ -411,6 +412,21 @@ def test_what_was_not_observed_is_no_part_of_a_mean_of_analogues():
         assert model.damping[lead - 1, 1, 1, 0] == pytest.approx(slope, rel=1e-4)
 
 
+@pytest.mark.parametrize(("neighbours", "best"), [(5, 3), (10, 10)])
+def test_the_eofs_of_analogues_are_those_of_their_own_smallest_error(neighbours, best):
+    """With ten neighbours other ones than those of the LIM."""
+    values, time = planted(400), np.arange(400)
+    training, validation = monthly(values, time < 240, area()), (time >= 260) & (time < 300)
+    made = [analogues(training, 3, eofs, neighbours) for eofs in CANDIDATES]
+    errors = [error_by_hand(training, validation, one) for one in made]
+    assert int(np.argmin(errors)) == CANDIDATES.index(best)
+    options = ReferenceConfig(eofs=CANDIDATES, neighbours=neighbours)
+    chosen = fit_base("analogues", training, 3, options, validation)
+    for name, array in vars(made[CANDIDATES.index(best)]).items():
+        np.testing.assert_array_equal(vars(chosen)[name], array, err_msg=name)
+    assert choose_eofs(training, validation, 3, CANDIDATES) == 3
+
+
 def test_without_a_date_that_has_all_leads_analogues_forecast_no_anomaly():
     training = monthly(red(30), np.arange(30) < 8)
     found = analogues(training, 12, 2, 5)(red(3, seed=1)[:, None], np.array([1, 5, 12]))
@@ -505,6 +521,30 @@ def test_a_variable_that_training_lacks_at_times_is_estimated_from_the_targets()
     )
     difference = [float(np.sqrt(((x - whole) ** 2).mean())) for x in (estimated, filled)]
     assert difference[0] < 0.5 * difference[1]
+
+
+def test_what_came_before_is_looked_up_on_the_calendar():
+    """Two months that lack shift no other date: the last one before stands in for them alone."""
+    target, state, weights = further(200)
+    steps = np.arange(200)
+    seen = np.stack([np.ones(200, bool), (steps >= 20) & (steps < 90)], axis=-1)
+    there = np.setdiff1d(steps, [100, 101])
+
+    def components(state: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        training = monthly(target[steps], steps < 90, weights[..., :1], steps)
+        training = replace(
+            training, state=state[steps], state_weight=weights, state_seen=seen[steps]
+        )
+        projection = linear_inverse_model(training, 1, 4, more_eofs=2).projection
+        return components_of(training, projection)
+
+    filled = state.copy()
+    filled[100:102] = filled[99]
+    found, expected = components(state, there), components(filled, steps)[there]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    # The control: what stands in is seen 3, 6 and 9 months later, in what is estimated.
+    other = np.abs(components(state, steps)[there] - found).max(axis=1)
+    assert there[other > 1e-3].tolist() == [103, 104, 106, 107, 109, 110]
 
 
 # ---------------------------------------------------------------- the mean of the years before

@@ -184,6 +184,7 @@ OTHER = {
     "frames.inputs": ({"frames": {"inputs": 4, "leads": 3}}, "3 there, 4 here"),
     "frames.leads": ({"frames": {"leads": 3}}, "2 there, 3 here"),
     "frames.known": ({"frames": {"known": []}}, r"\['season'\] there, \[\] here"),
+    "frames.trailing": ({"frames": {"trailing": 2}}, "None there, 2 here"),
     "frames.missing: mask": ({"frames": {"missing": "mask"}}, "False there, True here"),
     "the static layers": ({"static": {"layers": []}}, r"\[.*\] there, \[\] here"),
     "the numbers of a target at each cell and lead": (

@@ -427,6 +427,19 @@ def test_a_key_or_value_that_cannot_be_tried_is_named(search, reason, tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("place", ["train", "a trial"])
+def test_weights_that_may_know_the_judged_years_are_refused(place, tmp_path, ocean):
+    search: dict[str, Any] = {"train.epochs": [1]}
+    train: dict[str, Any] = {"start_from": "runs/other"}
+    if place == "a trial":
+        search, train = {"train.start_from": ["runs/other"]}, {}
+    config = config_of(tmp_path, model=SMALL, train=train, tune={"search": search})
+    reason = r"train\.start_from: runs/other may have learned from .* in a search of settings"
+    with pytest.raises(ConfigError, match=f"(?s){reason}"):
+        tune(config, ocean)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_two_blocks_are_too_few():
     with pytest.raises(ConfigError, match="how: blocks needs folds: 3 or more"):
         config_of(tune={"folds": 2})

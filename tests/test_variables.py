@@ -25,6 +25,8 @@ from gridcast.run import Run
 from gridcast.sources.canonical import canonical
 from gridcast.sources.regrid import to_grid
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 MEMORY = "(in memory)"
 INPUTS, LEADS = 3, 2
 TRAINING = 108  # steps

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import types
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
-from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from gridcast.config.schema import Config
+from gridcast.config.declared import all_keys, description_of, fields_at, value_at, values_at
 from gridcast.config.yaml_text import Path, dotted
 
 _EXPECTED = {
@@ -44,7 +42,7 @@ def explain(errors: list[ErrorDetails], settings: dict[str, Any]) -> list[tuple[
         # A list with one wrong element has an error of its own, deeper: that is the one to show.
         if not any(other != path and other[: len(path)] == path for other in explained):
             wanted = " or ".join(dict.fromkeys(expected))
-            explained[path] = _found_instead(path, wanted, _at(path, settings))
+            explained[path] = _found_instead(path, wanted, value_at(path, settings))
     return list(explained.items())
 
 
@@ -75,35 +73,24 @@ def _real_path(error: ErrorDetails, settings: dict[str, Any]) -> tuple[Path, boo
     return path, False
 
 
-def _at(path: Path, settings: Any) -> Any:
-    """The value at `path`, None where there is none."""
-    for part in path:
-        if isinstance(settings, dict):
-            settings = settings.get(part)
-        elif isinstance(settings, list) and isinstance(part, int) and part < len(settings):
-            settings = settings[part]
-        else:
-            return None
-    return settings
-
-
 def _message(error: ErrorDetails, path: Path, settings: dict[str, Any]) -> str:
     kind, found, context = error["type"], error["input"], error.get("ctx", {})
     key = dotted(path)
     if kind == "extra_forbidden":
         return _unknown_key(path, settings)
     if kind == "missing":
-        return f"missing key {key}{_description(path, settings)}"
+        about = description_of(path, settings)
+        return f"missing key {key}" + (f"\n  expected: {about}" if about else "")
     if kind == "union_tag_not_found":
         near = difflib.get_close_matches("name", [str(k) for k in found], 1)
         slip = f"\n  found instead: {key}.{near[0]}" if near else ""
-        return f"missing key {key}.name{slip}{_choices(_values(path, settings))}"
+        return f"missing key {key}.name{slip}{_choices(values_at(path, settings))}"
     if kind == "union_tag_invalid":
-        return _not_among(key, found.get("name"), _values(path[:-1], settings))
+        return _not_among(key, found.get("name"), values_at(path[:-1], settings))
     if kind == "literal_error":
-        return _not_among(key, found, _values(path, settings))
+        return _not_among(key, found, values_at(path, settings))
     if kind in _SECTIONS:
-        names = sorted(_fields(path, settings))
+        names = sorted(fields_at(path, settings))
         return _found_instead(
             path, "a section" + (f" with {', '.join(names)}" * bool(names)), found
         )
@@ -174,14 +161,14 @@ def describe(found: Any) -> str:
 
 def _unknown_key(path: Path, settings: dict[str, Any]) -> str:
     *section, key = path
-    known = sorted(_fields(tuple(section), settings))
+    known = sorted(fields_at(tuple(section), settings))
     lines = [f"unknown key {dotted(path)}"]
     near = difflib.get_close_matches(str(key), known, 1)
     if near:
         lines.append(f"did you mean: {dotted((*section, near[0]))}")
     else:
         # A known key in the wrong section is as common as a slip of the pen.
-        elsewhere = [other for other in _all_keys((), settings) if other.split(".")[-1] == key]
+        elsewhere = [other for other in all_keys((), settings) if other.split(".")[-1] == key]
         if elsewhere:
             lines.append(f"did you mean: {elsewhere[0]}")
     lines.append(f"known here: {', '.join(known)}")
@@ -196,66 +183,3 @@ def _not_among(key: str, found: Any, known: list[Any]) -> str:
 
 def _choices(known: list[Any]) -> str:
     return f"\n  known here: {', '.join(str(value) for value in known)}"
-
-
-def _annotation(path: Path, settings: dict[str, Any]) -> Any:
-    """The declared type at `path`; for `model`, the model that `name` chooses."""
-    annotation: Any = Config
-    for depth, part in enumerate(path):
-        if isinstance(part, int):
-            members = [get_args(m) for m in _members(annotation) if get_origin(m) in (list, tuple)]
-            annotation = members[0][0] if members and members[0] else None
-            continue
-        models = _models(annotation, path[:depth], settings)
-        field = models[0].model_fields.get(part) if models else None
-        annotation = field.annotation if field is not None else None
-    return annotation
-
-
-def _members(annotation: Any) -> list[Any]:
-    """The members of a union, without Annotated."""
-    if hasattr(annotation, "__metadata__"):
-        return _members(annotation.__origin__)
-    if get_origin(annotation) in (Union, types.UnionType):
-        return [member for part in get_args(annotation) for member in _members(part)]
-    return [annotation]
-
-
-def _models(annotation: Any, path: Path, settings: dict[str, Any]) -> list[type[BaseModel]]:
-    models = [m for m in _members(annotation) if isinstance(m, type) and issubclass(m, BaseModel)]
-    if len(models) > 1:
-        given = _at(path, settings) if path else None
-        name = given.get("name") if isinstance(given, dict) else None
-        models = [m for m in models if name in get_args(m.model_fields["name"].annotation)]
-    return models
-
-
-def _fields(path: Path, settings: dict[str, Any]) -> list[str]:
-    models = _models(_annotation(path, settings), path, settings)
-    return list(models[0].model_fields) if models else []
-
-
-def _values(path: Path, settings: dict[str, Any]) -> list[Any]:
-    """What may stand at `path`: the values of a Literal, or the names of the models there."""
-    members = _members(_annotation(path, settings))
-    if any(isinstance(m, type) and issubclass(m, BaseModel) for m in members):
-        members = [m.model_fields["name"].annotation for m in members]
-    return [value for m in members if get_origin(m) is Literal for value in get_args(m)]
-
-
-def _description(path: Path, settings: dict[str, Any]) -> str:
-    *section, key = path
-    models = _models(_annotation(tuple(section), settings), tuple(section), settings)
-    field = models[0].model_fields.get(str(key)) if models else None
-    if field is None:
-        return ""
-    names = _fields(path, settings)
-    about = field.description or (f"a section with {', '.join(names)}" if names else "")
-    return f"\n  expected: {about}" if about else ""
-
-
-def _all_keys(path: Path, settings: dict[str, Any]) -> list[str]:
-    keys = []
-    for name in _fields(path, {**settings}):
-        keys += [dotted((*path, name)), *_all_keys((*path, name), settings)]
-    return keys

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from gridcast.config.frames import ClassesConfig
-from gridcast.errors import DataError
+from gridcast.errors import ConfigError, DataError
 from gridcast.frames.skew import sample_quantiles
+from gridcast.frames.transform import FrameTransform
+from gridcast.timeaxis import season_fields
 
 _TERCILES = np.array([1.0, 2.0]) / 3.0
 
@@ -107,3 +110,46 @@ class Classes:
     def restore(cls, config: ClassesConfig, arrays: dict[str, np.ndarray]) -> Classes:
         """The inverse of `arrays`."""
         return cls(config.labels, arrays["edges"], arrays["odds"])
+
+
+def threshold_edges(
+    config: ClassesConfig, targets: Sequence[FrameTransform], times: np.ndarray
+) -> Float[np.ndarray, "12 boundary lat lon target"]:
+    """Thresholds as scaled anomalies, for each calendar month.
+
+    Args:
+      times: of the training dates.
+
+    Raises:
+      ConfigError: thresholds that no month has, because of a trend or a transform.
+    """
+    months = season_fields(times, "month")[1]
+    edges = []
+    for target in targets:
+        thresholds = np.array(config.thresholds, np.float64)[:, None, None]
+        if config.of == "anomaly":
+            if target.skew.kind != "none":
+                raise ConfigError(
+                    f"thresholds of anomalies have no meaning after data.transform: "
+                    f"{target.skew.kind}\n  fix: target.classes.of: value, or data.transform: none"
+                )
+            one = thresholds / target.scaler.deviation
+            one = np.broadcast_to(one, (thresholds.size, *target.grid.shape))
+            edges.append(np.broadcast_to(one, (12, *one.shape)))
+            continue
+        if target.climatology.trend:
+            raise ConfigError(
+                "thresholds of values need a climatology without trend\n"
+                "  fix: frames.climatology.trend: false, or target.classes.of: anomaly"
+            )
+        seasonal = target.climatology.at(times)
+        # A month without training dates has no edges: whoever asks for them is told.
+        normal = np.full((12, *target.grid.shape), np.nan)
+        for month in np.unique(months):
+            normal[month - 1] = seasonal[months == month].mean(axis=0)
+        fields = np.broadcast_to(thresholds, (thresholds.size, *target.grid.shape)).astype(
+            np.float32
+        )
+        moved = target.skew.forward(fields)
+        edges.append((moved[None] - normal[:, None]) / target.scaler.deviation)
+    return np.stack(edges, axis=-1).astype(np.float32)

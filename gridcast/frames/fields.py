@@ -12,9 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from gridcast.config import Config
 from gridcast.config.data import VariableConfig
-from gridcast.config.frames import ClassesConfig
-from gridcast.errors import ConfigError
-from gridcast.frames.classes import Classes
+from gridcast.frames.classes import Classes, threshold_edges
 from gridcast.frames.known import known_fields
 from gridcast.frames.trailing import trailing_mean
 from gridcast.frames.transform import FrameTransform
@@ -82,7 +80,7 @@ class Fields:
         months = months_of(axis.times[inside])
         edges = None
         if config.target.classes.kind == "thresholds":
-            edges = _edges(config.target.classes, targets, axis.times[inside])
+            edges = threshold_edges(config.target.classes, targets, axis.times[inside])
         mask = np.logical_or.reduce([target.grid.mask for target in targets])
         classes = Classes.fit(config.target.classes, scaled, months, mask, edges)
         return cls(config, inputs, targets, plain, classes)
@@ -215,39 +213,3 @@ def target_series(config: Config, series: Sequence[xr.DataArray]) -> list[xr.Dat
 def months_of(times: np.ndarray) -> Int[np.ndarray, " time"]:
     """Calendar months, 1 to 12."""
     return season_fields(times, "month")[1]
-
-
-def _edges(
-    config: ClassesConfig, targets: Sequence[FrameTransform], times: np.ndarray
-) -> Float[np.ndarray, "12 boundary lat lon target"]:
-    """Thresholds as scaled anomalies, for each calendar month."""
-    months = months_of(times)
-    edges = []
-    for target in targets:
-        thresholds = np.array(config.thresholds, np.float64)[:, None, None]
-        if config.of == "anomaly":
-            if target.skew.kind != "none":
-                raise ConfigError(
-                    f"thresholds of anomalies have no meaning after data.transform: "
-                    f"{target.skew.kind}\n  fix: target.classes.of: value, or data.transform: none"
-                )
-            one = thresholds / target.scaler.deviation
-            one = np.broadcast_to(one, (thresholds.size, *target.grid.shape))
-            edges.append(np.broadcast_to(one, (12, *one.shape)))
-            continue
-        if target.climatology.trend:
-            raise ConfigError(
-                "thresholds of values need a climatology without trend\n"
-                "  fix: frames.climatology.trend: false, or target.classes.of: anomaly"
-            )
-        seasonal = target.climatology.at(times)
-        # A month without training dates has no edges: whoever asks for them is told.
-        normal = np.full((12, *target.grid.shape), np.nan)
-        for month in np.unique(months):
-            normal[month - 1] = seasonal[months == month].mean(axis=0)
-        fields = np.broadcast_to(thresholds, (thresholds.size, *target.grid.shape)).astype(
-            np.float32
-        )
-        moved = target.skew.forward(fields)
-        edges.append((moved[None] - normal[:, None]) / target.scaler.deviation)
-    return np.stack(edges, axis=-1).astype(np.float32)

@@ -8,10 +8,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from gridcast.frames.places import Place, take
 from gridcast.timeaxis import TimeAxis
 
 # Of numpy on the host, of jax on the device.
 ArrayLike = Any
+
+
+class Trailing(NamedTuple):
+    """Mean scaled anomalies of the years up to the initial date.
+
+    Attributes:
+      frames: of the variables; targets: of the targets.
+    """
+
+    frames: Float[ArrayLike, "batch lat lon variable"]
+    targets: Float[ArrayLike, "batch out_lat out_lon target"]
 
 
 class FrameSeries(NamedTuple):
@@ -34,6 +46,27 @@ class FrameSeries(NamedTuple):
     month: Int[ArrayLike, " dates"]
     trailing: Float[ArrayLike, "series lat lon variable"] | None = None
     last_trailing: Float[ArrayLike, "series out_lat out_lon target"] | None = None
+
+    def answers(self, count: int) -> Float[ArrayLike, "series out_lat out_lon target"]:
+        """The targets, `count` of them, as scaled anomalies."""
+        return self.values[..., :count] if self.last is None else self.last
+
+    def trailing_at(
+        self, initial: Int[ArrayLike, " batch"], count: int, place: Place | None = None
+    ) -> Trailing | None:
+        """The mean of the years up to each initial date, where forecasts start from it.
+
+        Args:
+          count: of the targets.
+          place: where in the grid each sample is taken from, on the device; None: the whole grid.
+        """
+        if self.trailing is None:
+            return None
+        means = self.trailing[initial]
+        if place is not None:
+            means = take(self.trailing, initial[:, None], place)[:, 0]
+        ends = means[..., :count] if self.last_trailing is None else self.last_trailing[initial]
+        return Trailing(means, ends)
 
 
 @dataclass(frozen=True)

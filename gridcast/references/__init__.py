@@ -65,13 +65,13 @@ def fit_base(
         return damped_persistence(training, leads, by_month=options.by_month)
     if name not in ("lim", "analogues"):
         return REFERENCES[name](training, leads)
-    how = options.model_dump(include={"seasonal", "shrink", "more_eofs"})
-    eofs = options.eofs
-    if not isinstance(eofs, int):
-        eofs = choose_eofs(training, validation, leads, eofs, **how)
+    fit, read = linear_inverse_model, {"seasonal", "shrink", "more_eofs"}
     if name == "analogues":
-        return analogues(training, leads, eofs, options.neighbours)
-    return linear_inverse_model(training, leads, eofs, **how)
+        fit, read = analogues, {"neighbours"}
+    how, eofs = options.model_dump(include=read), options.eofs
+    if not isinstance(eofs, int):
+        eofs = choose_eofs(training, validation, leads, eofs, fit, **how)
+    return fit(training, leads, eofs, **how)
 
 
 BASE_ARRAYS = tuple(f.name for kind in (LinearReference, Analogues) for f in fields(kind))

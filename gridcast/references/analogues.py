@@ -14,7 +14,7 @@ from gridcast.frames.places import Place
 from gridcast.frames.trailing import steps_of
 from gridcast.frames.windows import positions_at
 from gridcast.references.lim import linear_inverse_model
-from gridcast.references.linear import ArrayLike, Forecasts, Frames, State
+from gridcast.references.linear import ArrayLike, Forecasts, Frames, State, quotient
 from gridcast.references.series import TrainingSeries
 
 # Two dates whose components differ by less than this share of their length are one date: what
@@ -117,5 +117,4 @@ def analogues(
         made = np.where(np.isfinite(later[part]), made, 0.0)
         product += (made * np.nan_to_num(later[part])).sum(axis=0)
         square += (made**2).sum(axis=0)
-    damping = np.where(square > 0, product / np.where(square > 0, square, 1.0), 0.0)
-    return replace(draft, damping=damping.astype(np.float32))
+    return replace(draft, damping=quotient(product, square).astype(np.float32))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from gridcast.frames.windows import positions_at
-from gridcast.references.linear import LinearReference, near, regressions
+from gridcast.references.linear import LinearReference, Reference, near, quotient, regressions
 from gridcast.references.series import TrainingSeries
 
 # A month's neighbours count less than the month itself where its own operator is fitted.
@@ -43,16 +43,15 @@ def linear_inverse_model(
         not observed in training, its components are estimated from those of the targets.
     """
     projection, vectors = _projection(training, eofs, more_eofs)
-    components = components_of(training, projection, vectors.shape[1])
+    components = components_of(training, projection)
     patterns = _patterns(training, vectors, components)
     operators = fit_operators(training, components, seasonal, shrink)
-    months = 1 if training.axis.unit == "month" else 0
     reconstructed = np.tensordot(components, patterns, 1)
     return LinearReference(
         regressions(training.values - reconstructed, training, leads)[None],
         patterns.astype(np.float32),
         projection.astype(np.float32),
-        _powers(operators, leads, months * training.axis.every).astype(np.float32),
+        _powers(operators, leads, training.months).astype(np.float32),
     )
 
 
@@ -70,13 +69,17 @@ def fit_operators(
         return whole[None]
     rest, operators = after - before @ whole, []
     for month in range(1, 13):
-        weight = np.where(training.season == month, 1.0, NEIGHBOUR) * near(month, training)
-        weight = weight[now][:, None]
+        weight = month_weight(month, training)[now][:, None]
         ridge = np.diag(shrink * weight.sum() * (before**2).mean(axis=0))
         square = before.T @ (weight * before) + ridge
         departure = np.linalg.lstsq(square, before.T @ (weight * rest), rcond=None)[0]
         operators.append(whole + departure)
     return np.stack(operators)
+
+
+def month_weight(month: int, training: TrainingSeries) -> Float[np.ndarray, " time"]:
+    """How much a step from each date counts where the operator into this month is fitted."""
+    return np.where(training.season == month, 1.0, NEIGHBOUR) * near(month, training)
 
 
 def _powers(
@@ -98,6 +101,7 @@ def choose_eofs(
     validation: np.ndarray,
     leads: int,
     candidates: Sequence[int],
+    fit: Callable[..., Reference] = linear_inverse_model,
     **how: Any,
 ) -> int:
     """The truncation whose forecasts of validation dates have the smallest error.
@@ -107,29 +111,29 @@ def choose_eofs(
 
     Args:
       validation: [time] dates that are judged; fitted on none of them.
-      how: as `linear_inverse_model`.
+      fit: makes the reference of the series, the leads, a candidate and `how`.
     """
-    values, later = training.values, np.flatnonzero(validation)
-    known = training.inside | validation
+    # A date between the splits, or in the test, may not be started from.
+    initial = np.flatnonzero(training.inside | validation)
+    later = positions_at(training.axis, initial, np.arange(1, leads + 1))
+    judged = (later >= 0) & validation[later]
+    some = judged.any(axis=1)
+    initial, later, judged = initial[some], later[some], judged[some]
     errors = {}
     for eofs in candidates:
-        model = linear_inverse_model(training, leads, eofs, **how)
-        ratio = []
-        for k in range(1, leads + 1):
-            now = positions_at(training.axis, later, np.array([-k]))[:, 0]
-            # A date between the splits, or in the test, may not be started from.
-            usable = (now >= 0) & known[now]
-            if not usable.any():
-                continue
-            now, came = now[usable], values[later[usable]]
-            made = model(values[now][:, None], training.season[now], training.start[now])[:, k - 1]
-            seen = True if training.seen is None else training.seen[later[usable]]
-            square = [
-                float(np.tensordot(np.where(seen, field, 0.0) ** 2, training.weight, 3).sum())
-                for field in (made.astype(np.float64) - came, came.astype(np.float64))
-            ]
-            ratio.append(square[0] / square[1] if square[1] > 0 else 0.0)
-        errors[eofs] = float(np.mean(ratio)) if ratio else 0.0
+        model = fit(training, leads, eofs, **how)
+        squares = np.zeros((2, leads))  # of the model, and of climatology
+        for part in np.array_split(np.arange(initial.size), max(1, initial.size // 64)):
+            now, came = initial[part], training.values[later[part]].astype(np.float64)
+            made = model(training.values[now][:, None], training.season[now], training.start[now])
+            counted = judged[part][..., None, None, None]
+            if training.seen is not None:
+                counted = counted & training.seen[later[part]]
+            for square, error in zip(squares, (made - came, came), strict=True):
+                total = (np.where(counted, error, 0.0) ** 2).sum(axis=0)
+                square += np.tensordot(total, training.weight, 3)
+        ratio = quotient(*squares)[judged.any(axis=0)]
+        errors[eofs] = float(ratio.mean()) if ratio.size else 0.0
     return min(errors, key=lambda eofs: (errors[eofs], eofs))
 
 
@@ -141,7 +145,7 @@ def _projection(
     The targets have common EOFs, in area-weighted space; each further variable has its own.
     """
     start, weight = training.start, training.start_weight
-    together = 1 if _elsewhere(training) else training.values.shape[-1]
+    together = _together(training)
     groups = [slice(0, together), *(slice(i, i + 1) for i in range(together, start.shape[-1]))]
     parts, leading = [], np.empty((0, 0))
     for number, group in enumerate(groups):
@@ -161,22 +165,24 @@ def _projection(
 
 
 def components_of(
-    training: TrainingSeries, projection: Float[np.ndarray, "lat lon variable eof"], leading: int
+    training: TrainingSeries, projection: Float[np.ndarray, "lat lon variable eof"]
 ) -> Float[np.ndarray, "time eof"]:
     """Principal components of all dates, those of further variables estimated where they lack.
 
-    The estimate is a ridge regression on the `leading` first components, of the date and of
-    `HISTORY` steps before.
+    The estimate is a ridge regression on the components of the targets, of the date and of
+    `HISTORY` steps before. In place of a date that the series lacks stands the last before it.
     """
     components = np.tensordot(training.start, projection, 3)
     seen = training.state_seen
     if seen is None or seen.all():
         return components
-    # The first dates take the first of all for what was before: nothing comes round from the end.
-    before = [np.maximum(np.arange(len(components)) - lag, 0) for lag in HISTORY]
-    known = np.concatenate([components[at, :leading] for at in before], axis=1)
     belongs = np.abs(projection).sum(axis=(0, 1)).argmax(axis=0)
-    for eof in range(leading, components.shape[1]):
+    further = belongs >= _together(training)
+    # The first dates take the first of all for what was before: nothing comes round from the end.
+    steps = training.axis.steps
+    before = [np.searchsorted(steps, steps - lag, side="right") - 1 for lag in HISTORY]
+    known = np.concatenate([components[np.maximum(at, 0)][:, ~further] for at in before], axis=1)
+    for eof in np.flatnonzero(further):
         there = seen[:, belongs[eof]]
         fitted = there & training.inside
         if there.all() or not fitted.any():
@@ -191,6 +197,11 @@ def components_of(
 def _elsewhere(training: TrainingSeries) -> bool:
     """Whether the answer is on another grid than the state: an index of a field."""
     return training.start.shape[1:3] != training.values.shape[1:3]
+
+
+def _together(training: TrainingSeries) -> int:
+    """How many variables of the state, the first ones, have common EOFs."""
+    return 1 if _elsewhere(training) else training.values.shape[-1]
 
 
 def _patterns(

@@ -160,8 +160,15 @@ def regressions(
             before = np.where(training.seen[now] & training.seen[later], before, 0.0)
         product = np.einsum("txyc,txyc->xyc", before, values[later], dtype=np.float64)
         square = np.einsum("txyc,txyc->xyc", before, before, dtype=np.float64)
-        slopes[k] = np.where(square > 0, product / np.where(square > 0, square, 1.0), 0.0)
+        slopes[k] = quotient(product, square)
     return slopes
+
+
+def quotient(
+    above: Float[np.ndarray, "*cells"], below: Float[np.ndarray, "*cells"]
+) -> Float[np.ndarray, "*cells"]:
+    """`above / below`; 0 where nothing is below."""
+    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
 
 
 Fit = Callable[[TrainingSeries, int], Reference]

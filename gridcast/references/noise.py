@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int
 
 from gridcast.errors import DataError
 from gridcast.frames.fields import months_of
-from gridcast.references.lim import NEIGHBOUR
-from gridcast.references.linear import LinearReference, near
+from gridcast.references.lim import components_of, month_weight
+from gridcast.references.linear import LinearReference, quotient
 from gridcast.references.series import TrainingSeries
 from gridcast.timeaxis import TimeAxis
 
@@ -103,7 +103,7 @@ def fit_noise(reference: LinearReference, training: TrainingSeries) -> Noise:
         )
     operators = propagators[:, 0].astype(np.float64)
     shares = _shares(training, now, len(operators))
-    components = np.tensordot(training.start.astype(np.float64), projection, 3)
+    components = components_of(training, projection.astype(np.float64))
     before, after = components[now], components[later]
     covariance = np.empty_like(operators)
     for season, operator in enumerate(operators):
@@ -113,8 +113,7 @@ def fit_noise(reference: LinearReference, training: TrainingSeries) -> Noise:
     mask = training.weight > 0
     inside = np.tensordot(components.astype(np.float32), patterns, 1)
     damping, maps = _red_noise((training.values - inside)[:, mask], training, mask)
-    months = training.axis.every if training.axis.unit == "month" else 0
-    return Noise(reference, covariance, damping, maps, shares, mask, months)
+    return Noise(reference, covariance, damping, maps, shares, mask, training.months)
 
 
 def _system(reference: LinearReference) -> tuple[np.ndarray, ...]:
@@ -136,9 +135,9 @@ def _shares(
         return np.full((1, now.size), 1.0 / now.size)
     shares = np.empty((12, now.size))
     for month in range(1, 13):
-        weight = np.where(training.season == month, 1.0, NEIGHBOUR) * near(month, training)
+        weight = month_weight(month, training)[now]
         # A month without training dates has the operator of the whole year, and its noise.
-        weight = weight[now] if weight[now].any() else np.ones(now.size)
+        weight = weight if weight.any() else np.ones(now.size)
         shares[month - 1] = weight / weight.sum()
     return shares
 
@@ -159,8 +158,8 @@ def _red_noise(
         before, after = np.where(both, before, 0.0), np.where(both, after, 0.0)
         scale = np.sqrt(now.size / np.maximum(both.sum(axis=0), 1))
     product = np.einsum("tc,tc->c", before, after, dtype=np.float64)
-    square = sum(np.einsum("tc,tc->c", x, x, dtype=np.float64) for x in (before, after)) / 2
-    damping = np.where(square > 0, product / np.where(square > 0, square, 1.0), 0.0)
+    squares = [np.einsum("tc,tc->c", x, x, dtype=np.float64) for x in (before, after)]
+    damping = quotient(product, np.mean(squares, axis=0))
     return damping, ((after - damping * before) * scale).astype(np.float32)
 
 

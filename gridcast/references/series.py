@@ -75,6 +75,11 @@ class TrainingSeries:
         """Calendar month (1 to 12) of the step after each date: the season of a forecast."""
         return months_of(self.axis.times_at(self.axis.steps + 1))
 
+    @property
+    def months(self) -> int:
+        """By how many calendar months a step goes on; 0 where the season stays."""
+        return self.axis.every if self.axis.unit == "month" else 0
+
     def pairs(self, lead: int) -> tuple[np.ndarray, np.ndarray]:
         """Positions (initial, verifying) of training frames `lead` steps apart."""
         initial = np.flatnonzero(self.inside)

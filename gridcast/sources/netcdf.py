@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import shutil
 import warnings
 from collections.abc import Hashable, Iterator, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from gridcast.config.bounds import Region
+from gridcast.drafts import drafted
 from gridcast.errors import DataError
 from gridcast.grid import describe_axis
 from gridcast.sources.axes import TIME, certainty
@@ -117,12 +117,9 @@ def write_netcdf(dataset: xr.Dataset, path: str | Path) -> None:
     if path.is_dir():
         raise DataError(f"{path}: is a folder, expected the name of a file")
     ready, encoding = _storable(dataset, path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        ready.to_netcdf(temporary, format="NETCDF4_CLASSIC", engine="netcdf4", encoding=encoding)
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
+        with drafted(path) as draft:
+            ready.to_netcdf(draft, format="NETCDF4_CLASSIC", engine="netcdf4", encoding=encoding)
     except (OSError, RuntimeError) as error:
         free = shutil.disk_usage(path.parent).free / 1e6
         raise DataError(
@@ -130,8 +127,6 @@ def write_netcdf(dataset: xr.Dataset, path: str | Path) -> None:
             f"  found: {free:.0f} MB free there; about {ready.nbytes / 1e6:.0f} MB are needed\n"
             "  fix: free some space, or write to another folder"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read(path: Path, variable: str | None, region: Region | None, *, series: bool) -> xr.DataArray:
@@ -243,15 +238,6 @@ def _classic_type(name: Hashable, variable: xr.Variable, path: Path) -> np.dtype
     if dtype.kind in "SUO":
         return dtype
     raise DataError(f"{path}: {name} is {dtype}, a type that NETCDF4_CLASSIC does not have")
-
-
-def _sync(path: Path) -> None:
-    """Ask the disk to keep it: a rename may otherwise survive a power cut that the data do not."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _first_line(error: BaseException) -> str:

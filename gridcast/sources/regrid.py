@@ -11,12 +11,11 @@ from scipy import sparse
 
 from gridcast.errors import DataError
 from gridcast.grid import Grid, describe_axis
+from gridcast.sources.leads import step_text
 from gridcast.timeaxis import TimeAxis, label
 
 _SAME = 1e-4  # degrees, as in Grid.require_same; also relative, for the spacing of centres
 _PRESENT = 0.5  # share of a cell that has to be observed
-# How much of a date's text says in which step it lies; of hours and minutes all does.
-_STEP_TEXT = {"year": len("2000"), "month": len("2000-01"), "day": len("2000-01-01")}
 
 
 def to_grid(series: xr.DataArray, grid: Grid) -> xr.DataArray:
@@ -67,9 +66,8 @@ def align_dates(series: xr.DataArray, axis: TimeAxis) -> xr.DataArray:
             f"  expected: every {axis.frequency}, as the first variable\n"
             "  fix: resample one of them, for example ds.resample(time='1D').mean()"
         )
-    length = _STEP_TEXT.get(axis.unit)
-    place = {label(time)[:length]: k for k, time in enumerate(ours.times)}
-    source = np.array([place.get(label(time)[:length], -1) for time in axis.times])
+    place = {step: k for k, step in enumerate(step_text(ours.times, axis.unit))}
+    source = np.array([place.get(step, -1) for step in step_text(axis.times, axis.unit)])
     known = source >= 0
     if not known.any():
         raise DataError(

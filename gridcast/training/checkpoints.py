@@ -15,6 +15,7 @@ from zipfile import BadZipFile
 import jax
 import numpy as np
 
+from gridcast.drafts import to_disk, write_text
 from gridcast.errors import CheckpointError
 
 KEEP = 2
@@ -54,16 +55,15 @@ def save(directory: Path, checkpoint: Checkpoint) -> Path:
             shutil.rmtree(leftover)
         draft.mkdir()
         for group, named in checkpoint.arrays.items():
-            with (draft / f"{group}.npz").open("wb") as file:
-                np.savez(file, allow_pickle=False, **named)
-                _to_disk(file)
-        _write_text(draft / "about.json", json.dumps(checkpoint.about, indent=1))
+            np.savez(draft / f"{group}.npz", allow_pickle=False, **named)
+            to_disk(draft / f"{group}.npz")
+        write_text(draft / "about.json", json.dumps(checkpoint.about, indent=1))
         sums = {path.name: _sha256(path) for path in sorted(draft.iterdir())}
-        _write_text(draft / "sha256.json", json.dumps(sums, indent=1))
+        write_text(draft / "sha256.json", json.dumps(sums, indent=1))
         if final.exists():  # the same step saved again: the content is the same
             shutil.rmtree(final)
         draft.rename(final)
-        _directory_to_disk(directory)
+        to_disk(directory)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise CheckpointError(f"cannot write {final}: {error.strerror or error}") from error
@@ -158,25 +158,6 @@ def fill(template: Any, named: dict[str, np.ndarray]) -> Any:
                 f"expected {leaf.shape}"
             )
     return jax.tree_util.tree_unflatten(structure, [jax.numpy.asarray(named[n]) for n in names])
-
-
-def _write_text(path: Path, text: str) -> None:
-    with path.open("w") as file:
-        file.write(text)
-        _to_disk(file)
-
-
-def _to_disk(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _directory_to_disk(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _sha256(path: Path) -> str:

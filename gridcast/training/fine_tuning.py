@@ -75,6 +75,7 @@ def _network(config: Config, layer_names: Sequence[str], grid: tuple[int, int]) 
         "frames.inputs": frames.inputs,
         "frames.leads": frames.leads,
         "frames.known": frames.known,
+        "frames.trailing": frames.trailing,
         "frames.missing: mask": frames.missing == "mask",
         "the static layers": list(layer_names),
         "the number of variables": len(settings),

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from gridcast.frames.places import Place, take
 from gridcast.frames.windows import FrameSeries
-from gridcast.models import Trailing
 
 
 class DeviceSeries(NamedTuple):
@@ -22,13 +20,3 @@ class DeviceSeries(NamedTuple):
     frames: FrameSeries
     weight: Float[Array, "out_lat out_lon target"]
     scale: Float[Array, "lead target"]
-
-    def trailing_at(self, initial: Int[Array, " batch"], place: Place | None) -> Trailing | None:
-        """The mean of the years up to each initial date, where the model starts from it."""
-        frames, targets = self.frames, self.weight.shape[-1]
-        if frames.trailing is None:
-            return None
-        means = take(frames.trailing, initial[:, None], place)[:, 0]
-        if frames.last_trailing is None:
-            return Trailing(means, means[..., :targets])
-        return Trailing(means, frames.last_trailing[initial])

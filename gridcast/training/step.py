@@ -15,7 +15,8 @@ from jaxtyping import Array, Float, Int
 
 from gridcast.accelerator import each_member, jit
 from gridcast.frames.places import Place, take, take_rows, take_static
-from gridcast.models import Inputs, Trailing
+from gridcast.frames.windows import Trailing
+from gridcast.models import Inputs
 from gridcast.models.members import joint_outputs
 from gridcast.training.batches import member_seed
 from gridcast.training.losses import LOSSES, masked_mean
@@ -98,10 +99,10 @@ class Stepper:
         spot = None if self.whole else place
         values = take(frames.values, past, place)
         count = series.weight.shape[-1]
-        source = frames.values[..., :count] if frames.last is None else frames.last
+        source = frames.answers(count)
         last = take(source, initial[:, None], spot)[:, 0]
         answers = take(source, past, None) if self.whole else None
-        trailing = series.trailing_at(initial, place)
+        trailing = frames.trailing_at(initial, count, place)
         targets = take(source if frames.targets is None else frames.targets, ahead, spot)
         weight = series.weight[None] if spot is None else take_static(series.weight, spot)
         if place is not None and place.signs is not None:

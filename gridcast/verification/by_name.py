@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from gridcast.frames.fields import Fields
 from gridcast.frames.trailing import trailing_mean
@@ -15,6 +15,7 @@ from gridcast.labelling import means, physical_values
 from gridcast.models.heads import LEAST_PROBABILITY, class_probabilities
 from gridcast.references import (
     REFERENCES,
+    Reference,
     TrainingSeries,
     damped_persistence,
     error_deviation,
@@ -22,14 +23,55 @@ from gridcast.references import (
 
 # Damped persistence around the mean of the years before.
 DAMPED_TRAILING = "damped_trailing"
+# The reference of the skill scores of distributions, ensembles and terciles.
+CLIMATOLOGY = "climatology"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A reference, and the training series that it was fitted on.
+
+    Attributes:
+      mean: scaled anomalies that the series are departures from; None: none were taken off.
+    """
+
+    reference: Reference
+    training: TrainingSeries
+    mean: Float[np.ndarray, "time lat lon target"] | None = None
+
+    def forecast(
+        self, initial: Int[np.ndarray, " window"], months: Int[np.ndarray, "window lead"]
+    ) -> Float[np.ndarray, "window lead lat lon target"]:
+        """Scaled anomalies."""
+        made = self.reference(self.training.values[initial][:, None], months[:, 0])
+        return made if self.mean is None else self.mean[initial][:, None] + made
+
+    def deviation(self, leads: int) -> Float[np.ndarray, "lead lat lon target"]:
+        """The error that it had in training."""
+        return error_deviation(self.reference, self.training, leads)
+
+
+def fit_references(fields: Fields, training: TrainingSeries, leads: int) -> dict[str, Fitted]:
+    """What every forecast of values is held against, by name."""
+    fitted = {name: Fitted(fit(training, leads), training) for name, fit in REFERENCES.items()}
+    if (years := fields.config.frames.trailing) is not None:
+        seen = training.values
+        if training.seen is not None:
+            seen = np.where(training.seen, seen, np.nan)
+        mean = trailing_mean(seen, training.axis, years)
+        # What was not observed is as the years before.
+        departures = np.nan_to_num(seen - mean)
+        about = replace(training, values=departures)
+        fitted[DAMPED_TRAILING] = Fitted(damped_persistence(about, leads), about, mean)
+    return fitted
 
 
 def anomaly_forecasts(
     fields: Fields,
-    training: TrainingSeries,
+    references: Mapping[str, Fitted],
     times: np.ndarray,
-    months: np.ndarray,
-    initial: np.ndarray,
+    months: Int[np.ndarray, "window lead"],
+    initial: Int[np.ndarray, " window"],
     made: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Anomalies by name, and the climatology that they are against.
@@ -37,7 +79,6 @@ def anomaly_forecasts(
     Args:
       made: what heads forecast: the model's, and of what it corrects.
     """
-    leads = times.shape[1]
     normal = np.stack([plain.normal(times) for plain in fields.plain], axis=-1)
 
     def bounded(anomaly: np.ndarray) -> np.ndarray:
@@ -55,53 +96,25 @@ def anomaly_forecasts(
         else:
             values = np.stack(physical_values(fields, one, times), axis=-1)
             forecasts[name] = np.where(fields.target_mask, values - normal, 0.0)
-    last = training.values[initial][:, None]
-    for name, fit in REFERENCES.items():
-        forecasts[name] = bounded(anomalies(fields, fit(training, leads)(last, months[:, 0])))
-    if (years := fields.config.frames.trailing) is not None:
-        mean = _trailing(training, years)
-        damped = damped_persistence(_about(training, mean), leads)
-        # What was not observed is as the years before.
-        departure = _about(training, mean).values[initial][:, None]
-        drifted = mean[initial][:, None] + damped(departure)
-        forecasts[DAMPED_TRAILING] = bounded(anomalies(fields, drifted))
+    for name, fitted in references.items():
+        forecasts[name] = bounded(anomalies(fields, fitted.forecast(initial, months)))
     return forecasts, normal.astype(np.float32)
 
 
-def _trailing(training: TrainingSeries, years: int) -> np.ndarray:
-    seen = training.values
-    if training.seen is not None:
-        seen = np.where(training.seen, seen, np.nan)
-    return trailing_mean(seen, training.axis, years)
-
-
-def _about(training: TrainingSeries, mean: np.ndarray) -> TrainingSeries:
-    """Departures from a mean, 0 where nothing was observed."""
-    values = training.values - mean
-    if training.seen is not None:
-        values = np.where(training.seen, values, 0.0)
-    return replace(training, values=values)
-
-
 def deviations_of(
-    fields: Fields,
-    training: TrainingSeries,
-    made: Mapping[str, np.ndarray],
-    forecasts: Mapping[str, np.ndarray],
+    fields: Fields, references: Mapping[str, Fitted], made: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """How sure each forecast is, in the units of each series."""
-    leads = next(iter(made.values())).shape[1]
-    found = {name: anomalies(fields, one[..., 1::2]) for name, one in made.items()}
-    years = fields.config.frames.trailing
-    for name, forecast in forecasts.items():
-        if name in found:
-            continue
-        known = training
-        if name == DAMPED_TRAILING and years is not None:
-            known = _about(training, _trailing(training, years))
-        fit = REFERENCES.get(name, damped_persistence)
-        error = anomalies(fields, error_deviation(fit(known, leads), known, leads))
-        found[name] = np.broadcast_to(error, forecast.shape)
+    """How sure each forecast is, in the units of each series.
+
+    Of a model that does not say so, only how sure climatology is, which others are held against.
+    """
+    windows, leads = next(iter(made.values())).shape[:2]
+    found, known = {}, {CLIMATOLOGY: references[CLIMATOLOGY]}
+    if fields.normal:
+        found, known = {n: anomalies(fields, one[..., 1::2]) for n, one in made.items()}, references
+    for name, fitted in known.items():
+        error = anomalies(fields, fitted.deviation(leads))
+        found[name] = np.broadcast_to(error, (windows, *error.shape))
     return found
 
 
@@ -134,9 +147,9 @@ def reference_odds(
     leads = months.shape[1]
     edges = fields.classes.edges_at(months)
     odds = np.moveaxis(fields.classes.odds[months - 1], 2, -1)
-    found = {"climatology": odds}
+    found = {CLIMATOLOGY: odds}
     for name, fit in REFERENCES.items():
-        if name == "climatology":
+        if name == CLIMATOLOGY:
             continue
         if name == "persistence":
             count = odds.shape[-1]

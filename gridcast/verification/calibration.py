@@ -56,12 +56,37 @@ def exceedance(pairs: Uncertain, threshold: float | np.ndarray) -> CategoryPairs
     Raises:
       DataError: a threshold that is not finite inside the mask.
     """
-    limit = np.broadcast_to(threshold, pairs.observed.shape)
-    if not np.isfinite(limit[pairs.verified[:, :, None, None] & (pairs.weight > 0)]).all():
+    return between(pairs, np.broadcast_to(threshold, pairs.observed.shape)[:, :, None])
+
+
+def between(
+    pairs: Uncertain, edges: Float[np.ndarray, "window lead boundary lat lon"]
+) -> CategoryPairs:
+    """The forecasts as probabilities of the classes between ascending edges.
+
+    What lies on an edge belongs below it, as in `gridcast.frames.classes`.
+
+    Args:
+      edges: units of the series.
+
+    Raises:
+      DataError: an edge that is not finite inside the mask.
+    """
+    inside = pairs.verified[:, :, None, None] & (pairs.weight > 0)
+    limits = np.moveaxis(edges, 2, 0)
+    if not np.isfinite(limits[:, inside]).all():
         raise DataError("a threshold is not finite inside the mask")
-    above = pairs.chance_above(limit)
-    came = np.where(np.isfinite(pairs.observed), pairs.observed > limit, np.nan)
-    return CategoryPairs(np.stack([1 - above, above], -1), came, pairs.verified, pairs.weight)
+    probability = np.empty((*pairs.observed.shape, len(limits) + 1))
+    number, reached = np.zeros(pairs.observed.shape), np.ones(pairs.observed.shape)
+    for k, limit in enumerate(limits):
+        above = pairs.chance_above(limit)
+        # Rounding may leave a little less than nothing between edges that are close.
+        probability[..., k] = np.maximum(reached - above, 0.0)
+        number += pairs.observed > limit
+        reached = above
+    probability[..., -1] = reached
+    came = np.where(np.isfinite(pairs.observed), number, np.nan)
+    return CategoryPairs(probability, came, pairs.verified, pairs.weight)
 
 
 def _to_one(shares: Float[np.ndarray, "lead bin"]) -> Float[np.ndarray, "lead bin"]:

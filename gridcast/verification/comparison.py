@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import fields as attributes
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from gridcast.config import Config
 from gridcast.config.bounds import Region
@@ -35,7 +33,9 @@ def beside(
     """The hindcast with forecasts of other systems among its own.
 
     Dates stay that all have a forecast for at every lead; the longest leads are left out where one
-    system has none of them.
+    system has none of them. A system with two members or more is an ensemble of as many as it has
+    on each of these dates: where there are more, the first of them. One that has a single member on
+    some date is the mean of those that there are.
 
     Args:
       hindcast: of values; its windows are positions on `axis`.
@@ -51,43 +51,89 @@ def beside(
             "the run forecasts probabilities of classes\n"
             "  expected: a run that forecasts values, to be compared with other forecasts of values"
         )
-    forecasts, usable = dict(hindcast.forecasts), hindcast.verified
+    systems: dict[str, _System] = {}
+    usable = hindcast.verified
     for name, source in others.items():
-        if name in forecasts:
+        if name in hindcast.forecasts:
             raise DataError(
-                f"{name!r} is the name of another forecast\n  found: {', '.join(forecasts)}\n"
+                f"{name!r} is the name of another forecast\n"
+                f"  found: {', '.join(hindcast.forecasts)}\n"
                 "  fix: give the file another name, NAME=FILE"
             )
         try:
-            forecasts[name], there = _anomalies(hindcast, fields, axis, source, regrid)
+            systems[name] = _read(hindcast, fields, axis, source, regrid)
         except DataError as error:
             raise DataError(f"{name}: {error}") from None
-        usable = usable & there
-    return _on_same_dates(replace(hindcast, forecasts=forecasts), usable)
+        usable = usable & (systems[name].count > 0)
+    judged = _on_same_dates(hindcast, usable)
+    forecasts, members = dict(judged.forecasts), {}
+    for name, system in systems.items():
+        forecasts[name] = system.mean[:, : judged.verified.shape[1]]
+        if (ensemble := _ensemble(name, system, judged)) is not None:
+            members[name] = ensemble
+            forecasts[name] = ensemble.mean(axis=-1, dtype=np.float64).astype(np.float32)
+    return replace(judged, forecasts=forecasts, members=members)
 
 
-def _anomalies(
+@dataclass(frozen=True)
+class _System:
+    """Anomalies of one system against the climatology of the run, 0 off the mask.
+
+    Attributes:
+      mean: of the members that there are.
+      members: on each date those that there are come first, NaN after them.
+      count: how many there are of every target.
+    """
+
+    mean: Float[np.ndarray, "window lead lat lon target"]
+    members: Float[np.ndarray, "member window lead lat lon target"]
+    count: Int[np.ndarray, "window lead"]
+
+
+def _read(
     hindcast: Hindcast, fields: Fields, axis: TimeAxis, source: Forecasts, regrid: bool
-) -> tuple[Float[np.ndarray, "window lead lat lon target"], Bool[np.ndarray, "window lead"]]:
-    """One system's anomalies against the climatology of the run, and where it has all targets."""
+) -> _System:
     several = len(fields.targets) > 1
-    anomalies = np.zeros_like(hindcast.observed)
-    there = np.ones_like(hindcast.verified)
+    means, members, counts = [], [], []
     for i, target in enumerate(fields.targets):
         found = read_forecast(
             source,
             target,
             axis,
             hindcast.initial,
-            there.shape[1],
+            hindcast.verified.shape[1],
             variable=target.variable if several else None,
             box=_box(fields.config, i),
             regrid=regrid,
+            members=True,
         )
-        anomaly = found.values - hindcast.normal[..., i]
-        anomalies[..., i] = np.where(target.grid.mask, anomaly, 0.0)
-        there &= found.there
-    return anomalies, there
+        assert found.members is not None
+        normal, mask = hindcast.normal[..., i], target.grid.mask
+        there = np.asarray(np.isfinite(found.members[..., mask]).any(axis=-1))
+        first = np.argsort(~there, axis=0, kind="stable")[..., None, None]
+        means.append(np.where(mask, found.values - normal, 0.0))
+        ordered = np.take_along_axis(found.members, first, axis=0)
+        members.append(np.where(mask, ordered - normal, 0.0))
+        counts.append(there.sum(axis=0))
+    least = min(len(one) for one in members)
+    return _System(
+        np.stack(means, axis=-1),
+        np.stack([one[:least] for one in members], axis=-1),
+        np.min(counts, axis=0),
+    )
+
+
+def _ensemble(
+    name: str, system: _System, judged: Hindcast
+) -> Float[np.ndarray, "window lead lat lon target member"] | None:
+    """As many members as there are on every date that is judged; None of a single one."""
+    leads = judged.verified.shape[1]
+    there = system.count[:, :leads][judged.verified]
+    count, most = int(there.min()), int(there.max())
+    if count < most:
+        scored = "their mean is scored" if count < 2 else f"the first {count} are scored"
+        _log.info("%s has %d to %d members: %s", name, count, most, scored)
+    return None if count < 2 else np.moveaxis(system.members[:count, :, :leads], 0, -1)
 
 
 def _box(config: Config, i: int) -> Region | None:
@@ -103,7 +149,7 @@ def _on_same_dates(hindcast: Hindcast, usable: Bool[np.ndarray, "window lead"]) 
     count = int(usable.any(axis=0).cumprod().sum())
     if 0 < count < usable.shape[1]:
         _log.info("leads 1 to %d are compared; beyond, forecasts are lacking", count)
-    hindcast, usable = _first_leads(hindcast, count), usable[:, :count]
+    hindcast, usable = hindcast.first_leads(count), usable[:, :count]
     dates = [hindcast.steps[usable[:, k], k] for k in range(count)]
     same = reduce(np.intersect1d, dates) if dates else np.empty(0, int)
     if not same.size:
@@ -113,12 +159,3 @@ def _on_same_dates(hindcast: Hindcast, usable: Bool[np.ndarray, "window lead"]) 
             "  expected: forecasts from each date of the test period, from lead 1 on"
         )
     return replace(hindcast, verified=usable & np.isin(hindcast.steps, same))
-
-
-def _first_leads(hindcast: Hindcast, count: int) -> Hindcast:
-    def cut(part: Any) -> Any:
-        if isinstance(part, dict):
-            return {name: cut(one) for name, one in part.items()}
-        return part[:, :count] if part.ndim > 1 else part
-
-    return Hindcast(**{one.name: cut(getattr(hindcast, one.name)) for one in attributes(hindcast)})

@@ -12,7 +12,6 @@ from gridcast.verification.hindcast import MODEL, Hindcast
 from gridcast.verification.metrics import Pairs, rmse
 from gridcast.verification.significance import DateSums, compare
 
-BOUNDS = ("low", "high")
 _ONE = {"units": "1"}
 
 
@@ -84,4 +83,5 @@ def confidence(
             (mask & chosen("significant")).astype(np.int8),
             {**_ONE, "long_name": "1 where this differs from 0, false discovery rate 0.1"},
         ),
+        "bound": ("bound", ["low", "high"], {"long_name": "of an interval"}),
     }

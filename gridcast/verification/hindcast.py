@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from dataclasses import fields as attributes
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -13,17 +15,17 @@ from gridcast.forecasting import Predictor
 from gridcast.frames.fields import Fields, months_of, target_series
 from gridcast.frames.splits import Splits
 from gridcast.frames.windows import FrameSeries, Observed, hindcast_windows, positions_at
-from gridcast.labelling import class_axis, valid_times
-from gridcast.references import (
-    TrainingSeries,
-)
+from gridcast.labelling import class_axis
+from gridcast.references import TrainingSeries
 from gridcast.timeaxis import TimeAxis
 from gridcast.verification.by_name import (
     anomalies,
     anomaly_forecasts,
     deviations_of,
+    fit_references,
     reference_odds,
 )
+from gridcast.verification.terciles import Terciles
 
 MODEL = "model"
 # What the model corrects.
@@ -44,8 +46,12 @@ class Hindcast:
       normal: the climatology at each date that is forecast, in the units of the series.
       steps: of the calendar of the series, at which each forecast verifies.
       months: calendar month of these dates, 1 to 12.
-      deviations: standard deviations by name, of a model that forecasts them; of the references,
-        those of their errors in training. Otherwise empty.
+      deviations: standard deviations by name, of a model that forecasts them, and of the
+        references: those of their errors in training. Otherwise of climatology alone; of classes
+        none.
+      terciles: of the training climatology; None of classes.
+      members: anomalies by name, of the forecasts that are ensembles; these have their mean among
+        `forecasts`.
     """
 
     initial: Int[np.ndarray, " window"]
@@ -57,6 +63,22 @@ class Hindcast:
     steps: Int[np.ndarray, "window lead"]
     months: Int[np.ndarray, "window lead"]
     deviations: dict[str, Float[np.ndarray, "window lead lat lon target"]]
+    terciles: Terciles | None = None
+    members: dict[str, Float[np.ndarray, "window lead lat lon target member"]] = field(
+        default_factory=dict
+    )
+
+    def first_leads(self, count: int) -> Hindcast:
+        """Of some leads only."""
+
+        def cut(part: Any) -> Any:
+            if isinstance(part, dict):
+                return {name: cut(one) for name, one in part.items()}
+            if isinstance(part, Terciles):
+                return replace(part, row=part.row[:, :count])
+            return part[:, :count] if isinstance(part, np.ndarray) and part.ndim > 1 else part
+
+        return Hindcast(**{one.name: cut(getattr(self, one.name)) for one in attributes(self)})
 
 
 def make_hindcast(
@@ -75,33 +97,47 @@ def make_hindcast(
       base: what the model corrects, where this is none of the references that are always there.
     """
     leads = predictor.leads
+    ahead = np.arange(1, leads + 1)
     initial = hindcast_windows(axis, splits.test, predictor.inputs, leads, observed)
-    verifying = positions_at(axis, initial, np.arange(1, leads + 1))
+    verifying = positions_at(axis, initial, ahead)
     known = splits.test if observed is None else splits.test & observed.targets
     verified = same_dates(verifying, known)
-    made = predictor(arrays, initial)
-    answers = target_series(fields.config, series)
-    times = valid_times(axis, initial, leads)
+    steps = axis.steps[initial][:, None] + ahead
+    times = axis.times_at(steps)
     months = months_of(times.reshape(-1)).reshape(times.shape)
-    further = {} if base is None else {BASE: base(arrays, initial)}
-    deviations = {}
+    answers = target_series(fields.config, series)
+    made = {MODEL: predictor(arrays, initial)}
+    if base is not None:
+        made[BASE] = base(arrays, initial)
+    deviations, terciles = {}, None
     if fields.classes is not None:
         observations = fields.observed_classes(answers, axis)
         training = TrainingSeries.of(fields.scaled(answers), axis, splits.train, fields.weight)
-        forecasts = {name: class_axis(fields, m) for name, m in {MODEL: made, **further}.items()}
+        forecasts = {name: class_axis(fields, one) for name, one in made.items()}
         forecasts |= reference_odds(fields, training, observations[initial], months, initial)
         normal = np.zeros((*verifying.shape, *observations.shape[1:]), np.float32)
     else:
         scaled = fields.scaled(answers, plain=True)
         observations = anomalies(fields, scaled)
         training = TrainingSeries.of(scaled, axis, splits.train, fields.weight)
-        told = {MODEL: made, **further}
-        forecasts, normal = anomaly_forecasts(fields, training, times, months, initial, told)
-        if fields.normal:
-            deviations = deviations_of(fields, training, told, forecasts)
+        references = fit_references(fields, training, leads)
+        forecasts, normal = anomaly_forecasts(fields, references, times, months, initial, made)
+        deviations = deviations_of(fields, references, made)
+        past, mask = training.inside, np.logical_or.reduce(fields.target_mask, axis=-1)
+        terciles = Terciles.fit(observations[past], months_of(axis.times[past]), mask, months)
     seen = np.where((verifying >= 0)[..., None, None, None], observations[verifying], np.nan)
-    steps = axis.steps[initial][:, None] + np.arange(1, leads + 1)
-    return Hindcast(initial, made, verified, forecasts, seen, normal, steps, months, deviations)
+    return Hindcast(
+        initial,
+        made[MODEL],
+        verified,
+        forecasts,
+        seen,
+        normal,
+        steps,
+        months,
+        deviations,
+        terciles,
+    )
 
 
 def same_dates(
@@ -121,24 +157,13 @@ def same_dates(
 def joined(parts: Sequence[Hindcast]) -> Hindcast:
     """Hindcasts of different dates as one, the order of their windows kept."""
 
-    def together(name: str) -> np.ndarray:
-        return np.concatenate([getattr(part, name) for part in parts])
+    def together(found: Sequence[Any]) -> Any:
+        first = found[0]
+        if isinstance(first, dict):
+            return {name: together([one[name] for one in found]) for name in first}
+        if isinstance(first, Terciles):
+            return Terciles.joined(found)
+        return None if first is None else np.concatenate(found)
 
-    forecasts = {
-        name: np.concatenate([part.forecasts[name] for part in parts])
-        for name in parts[0].forecasts
-    }
-    return Hindcast(
-        together("initial"),
-        together("made"),
-        together("verified"),
-        forecasts,
-        together("observed"),
-        together("normal"),
-        together("steps"),
-        together("months"),
-        {
-            name: np.concatenate([part.deviations[name] for part in parts])
-            for name in parts[0].deviations
-        },
-    )
+    names = [one.name for one in attributes(Hindcast)]
+    return Hindcast(**{name: together([getattr(part, name) for part in parts]) for name in names})

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from gridcast.drafts import drafted
 from gridcast.verification.by_name import DAMPED_TRAILING
 from gridcast.verification.hindcast import BASE, MODEL
 
@@ -29,9 +30,13 @@ def headline(scores: xr.Dataset) -> list[str]:
 
 def title(scores: xr.Dataset, name: str) -> str:
     """What a forecast is called; the persistence of a class is not that of an anomaly."""
-    if name == "persistence" and "category" in scores.dims:
+    if name == "persistence" and _of_classes(scores):
         return "persistence of class"
     return TITLES.get(name, name)
+
+
+def _of_classes(scores: xr.Dataset) -> bool:
+    return headline(scores)[0] == "rps"
 
 
 def table(scores: xr.Dataset, most: int = 12) -> str:
@@ -39,7 +44,7 @@ def table(scores: xr.Dataset, most: int = 12) -> str:
     leads = _spread(scores["lead"].values, most)
     step = scores["lead"].attrs["long_name"].removeprefix(LEAD)
     lines = []
-    for metric in headline(scores):
+    for metric in [*headline(scores), *(["crps"] if "crps" in scores else [])]:
         chosen = scores[metric].sel(lead=leads)
         unit = chosen.attrs["units"]
         head = f"{metric.upper().replace('_', ' ')} {'' if unit == '1' else unit}".strip()
@@ -48,7 +53,7 @@ def table(scores: xr.Dataset, most: int = 12) -> str:
             row = chosen.sel(forecast=name).values
             cells = "".join(f"{'-' if np.isnan(v) else f'{v:.3f}':>8}" for v in row)
             lines.append(f"{title(scores, name):<24}{cells}")
-    if "category" in scores.dims:
+    if _of_classes(scores):
         skill = scores["skill"].sel(reference="climatology", lead=leads).values
         lines.append(f"{'RPSS, climatology 0':<24}" + "".join(f"{v:>8.3f}" for v in skill))
     dates = int(scores["dates"].values[0])
@@ -87,9 +92,8 @@ def write_csv(scores: xr.Dataset, path: Path) -> None:
     wide = skill.pivot(index="lead", columns="reference", values="skill").add_prefix("skill_vs_")
     joined = columns.merge(wide.reset_index().assign(forecast=MODEL), how="left")
     joined["source"] = scores.attrs["source"]
-    draft = path.with_name(f".{path.name}.tmp")
-    joined.to_csv(draft, index=False, float_format="%.6g")
-    draft.replace(path)
+    with drafted(path) as draft:
+        joined.to_csv(draft, index=False, float_format="%.6g")
 
 
 def _spread(leads: np.ndarray, most: int) -> list[int]:

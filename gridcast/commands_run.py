@@ -1,0 +1,70 @@
+"""`gridcast forecast` and `gridcast evaluate`: what is done with a trained run."""
+
+from __future__ import annotations
+
+import argparse
+
+from gridcast.arguments import named, number
+from gridcast.errors import ConfigError
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    """Add `forecast` and `evaluate` to the commands."""
+    parser = commands.add_parser(
+        "forecast",
+        help="forecast with a trained run",
+        description="Forecast with a trained run and write CF NetCDF.",
+    )
+    _add_run(parser)
+    parser.add_argument(
+        "--leads",
+        type=number("a number of steps", least=1),
+        help="steps ahead; default: as trained",
+    )
+    parser.add_argument("--start", metavar="DATE", help="last date to use; default: of the data")
+    parser.add_argument("--output", metavar="FILE", help="default: in the run's directory")
+    parser.set_defaults(run=_forecast)
+
+    parser = commands.add_parser(
+        "evaluate",
+        help="judge a trained run beside the reference forecasts",
+        description="Judge a trained run on its test dates, beside the reference forecasts.",
+    )
+    _add_run(parser)
+    parser.add_argument(
+        "--forecast",
+        metavar="[NAME=]FILE",
+        type=named,
+        action="append",
+        default=[],
+        help="forecasts of another system, in the same table; may be repeated",
+    )
+    parser.add_argument(
+        "--regrid", action="store_true", help="interpolate forecasts on another grid"
+    )
+    parser.set_defaults(run=_evaluate)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", metavar="RUN", help="directory of a run, for example runs/sst")
+    parser.add_argument(
+        "--data", metavar="PATH", nargs="+", help="NetCDF files or globs; default: as trained"
+    )
+
+
+def _forecast(arguments: argparse.Namespace) -> None:
+    from gridcast import experiment
+
+    path = experiment.run_forecast(
+        arguments.directory, arguments.data, arguments.leads, arguments.start, arguments.output
+    )
+    print(path)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from gridcast import experiment
+
+    others = dict(arguments.forecast)
+    if len(others) < len(arguments.forecast):
+        raise ConfigError("two forecasts have one name\n  fix: --forecast NAME=FILE")
+    print(experiment.run_evaluation(arguments.directory, arguments.data, others, arguments.regrid))
