@@ -239,8 +239,10 @@ def write_scores(scores: Sequence[xr.Dataset], directory: Path, name: str = "sco
         write_netcdf(one, directory / f"{stem}.nc")
         write_csv(one, directory / f"{stem}.csv")
         plot_scores(one, directory / f"{stem}.png")
+        reliability = directory / f"{stem}_reliability.png"
+        reliability.unlink(missing_ok=True)  # of an earlier comparison, perhaps
         if "category" in one.dims:
-            plot_reliability(one, directory / f"{stem}_reliability.png")
+            plot_reliability(one, reliability)
 
 
 def evaluate(run: Run | str | Path, data: Data | None = None) -> xr.Dataset:

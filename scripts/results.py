@@ -35,7 +35,9 @@ from gridcast.experiment import run_training
 from gridcast.opening import open_source
 
 GROUPS = (
-    Group("Tasman Sea, OISST daily 0.25 degree", ("tasman",), (1, 2, 3, 5, 7, 10)),
+    Group(
+        "Tasman Sea, OISST daily 0.25 degree", ("tasman_cnn_lstm", "tasman"), (1, 2, 3, 5, 7, 10)
+    ),
     Group(
         "Tropical Pacific (30S-30N, 120E-70W), ERSSTv5 monthly",
         ("sst_cnn_lstm", "sst", "tropical_pacific"),

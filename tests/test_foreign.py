@@ -283,23 +283,19 @@ def test_a_forecast_may_lack_dates_and_leads(own, truth, read):
     assert np.isnan(found.values[~expected]).all()
 
 
-def test_members_that_are_there_are_averaged_and_given_when_asked_for(own, truth, read):
+def test_members_that_are_there_are_averaged_and_given(own, truth, read):
     spread = xr.DataArray(np.array([-1, 0, 4, 5], np.float32), dims="realisation")
     ensemble = (own["sst"] + spread).to_dataset(name="sst").rename(realisation="number")
     ensemble["sst"].attrs = own["sst"].attrs
     absent = {"init": slice(0, 5), "number": [1, 3]}
     ensemble["sst"][absent] = np.nan
-    found = read(ensemble, members=True)
+    found = read(ensemble)
     np.testing.assert_allclose(found.values[:5], truth[:5] + 1.5)
     np.testing.assert_allclose(found.values[5:], truth[5:] + 2.0)
-    assert found.members is not None
     for k, offset in enumerate([-1, 0, 4, 5]):
         known = found.members[k, 5 * (k % 2) :]
         np.testing.assert_array_equal(known, (truth + np.float32(offset))[5 * (k % 2) :])
     assert np.isnan(found.members[[1, 3], :5]).all()
-    without = read(ensemble)
-    assert without.members is None
-    np.testing.assert_array_equal(without.values, found.values)
 
 
 # ---------------------------------------------------------------- days, rain, indices, other grids

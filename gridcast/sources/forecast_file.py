@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from gridcast.config.bounds import Region
 from gridcast.errors import DataError
@@ -127,17 +127,12 @@ class ForecastFile:
         at: Int[np.ndarray, "field dim"],
         dates: np.ndarray,
         cells: Cells,
-        mask: Bool[np.ndarray, "lat lon"],
-        *,
-        members: bool,
     ) -> Float[np.ndarray, "field member lat lon"]:
         """Fields on cells, float32 in the units of the file; NaN where missing.
 
         Args:
           at: positions along `dims`.
           dates: [field] what error messages call them.
-          mask: a member without any value in it is not there.
-          members: all of them; otherwise the mean of those that are there, as one.
         """
         lat, lon = self.lat.dims[0], self.lon.dims[0]
         spans = {lat: _span(cells.rows), lon: _span(cells.columns)}
@@ -159,8 +154,7 @@ class ForecastFile:
             )  # a member, if there is none
             values = values[..., rows[:, None], columns]
             values = self._checked(within_valid_range(values, self.field), dates[chosen], cells)
-            kept = values if members else member_mean(values, mask)
-            found |= zip(chosen.tolist(), kept, strict=True)
+            found |= zip(chosen.tolist(), values, strict=True)
         return np.stack([found[k] for k in range(len(at))])
 
     def _orders(self, box: Region | None = None) -> tuple[Order, Order]:
@@ -230,13 +224,3 @@ def _places(found: np.ndarray, asked: np.ndarray) -> Int[np.ndarray, " asked"] |
 
 def _span(index: Int[np.ndarray, " n"]) -> slice:
     return slice(int(index.min()), int(index.max()) + 1)
-
-
-def member_mean(
-    values: Float[np.ndarray, "field member lat lon"], mask: Bool[np.ndarray, "lat lon"]
-) -> Float[np.ndarray, "field 1 lat lon"]:
-    """Over the members that have any value: hindcasts have fewer in some years."""
-    there = np.asarray(np.isfinite(values[..., mask]).any(axis=-1))
-    total = np.where(there[..., None, None], values, 0.0).sum(axis=1, keepdims=True, dtype=float)
-    count = there.sum(axis=1)[:, None, None, None]
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)

@@ -105,9 +105,7 @@ def _read(
             variable=target.variable if several else None,
             box=_box(fields.config, i),
             regrid=regrid,
-            members=True,
         )
-        assert found.members is not None
         normal, mask = hindcast.normal[..., i], target.grid.mask
         there = np.asarray(np.isfinite(found.members[..., mask]).any(axis=-1))
         first = np.argsort(~there, axis=0, kind="stable")[..., None, None]

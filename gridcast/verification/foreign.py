@@ -19,7 +19,7 @@ from gridcast.labelling import valid_times
 from gridcast.sources.box import box_mean
 from gridcast.sources.files import find_files
 from gridcast.sources.forecast_axes import ForecastDates, forecast_dates
-from gridcast.sources.forecast_file import Cells, ForecastFile, member_mean
+from gridcast.sources.forecast_file import Cells, ForecastFile
 from gridcast.sources.leads import step_text
 from gridcast.sources.netcdf import opened
 from gridcast.sources.units import convert
@@ -38,12 +38,12 @@ class ForeignForecast:
       values: in the units of the run, the mean of the members; NaN off its mask, and where there is
         no forecast.
       there: which forecasts the files have.
-      members: of each date as many as it has, NaN for the others; None unless asked for.
+      members: of each date as many as it has, NaN for the others.
     """
 
     values: Float[np.ndarray, "window lead lat lon"]
     there: Bool[np.ndarray, "window lead"]
-    members: Float[np.ndarray, "member window lead lat lon"] | None
+    members: Float[np.ndarray, "member window lead lat lon"]
 
 
 def read_forecast(
@@ -57,7 +57,6 @@ def read_forecast(
     box: Region | None = None,
     regrid: bool = False,
     begins: bool | None = None,
-    members: bool = False,
 ) -> ForeignForecast:
     """Forecasts of any system, from files with standard coordinates.
 
@@ -74,14 +73,13 @@ def read_forecast(
       box: the target is the mean over it; the files hold fields, or the mean already.
       regrid: take another grid, interpolated as by `gridcast.sources.regrid.to_grid`.
       begins: as in `gridcast.sources.forecast_axes.forecast_dates`; default: as the leads say.
-      members: return them as well.
 
     Raises:
       DataError: no forecast in common, two for the same dates, another grid, units of another kind,
         anomalies for values, cells of the mask without a value, and all that `forecast_dates`
         raises.
     """
-    reader = _Reader(target, axis, initial, leads, variable, box, regrid, begins, members)
+    reader = _Reader(target, axis, initial, leads, variable, box, regrid, begins)
     if isinstance(source, xr.Dataset):
         reader.take(source, "the forecast")
         return reader.result()
@@ -107,7 +105,6 @@ class _Reader:
     box: Region | None
     regrid: bool
     begins: bool | None
-    members: bool
     fields: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
     told: list[str] = field(default_factory=list)
 
@@ -128,7 +125,7 @@ class _Reader:
             cells = file.cells_in(box)
             mask = np.ones((cells.lat.size, cells.lon.size), bool)
         times = valid_times(self.axis, self.initial, self.leads)[tuple(pairs.T)]
-        values = file.read(at, times, cells, mask, members=self.members)
+        values = file.read(at, times, cells)
         there = np.asarray(np.isfinite(values[..., mask]).any(axis=-1))
         if box is not None:
             values = _box_mean(values, cells, box)
@@ -151,12 +148,11 @@ class _Reader:
         shape = (self.initial.size, self.leads, *self.target.grid.shape)
         count = max(len(one) for one in self.fields.values())
         values = np.full(shape, np.nan, np.float32)
-        members = np.full((count, *shape), np.nan, np.float32) if self.members else None
+        members = np.full((count, *shape), np.nan, np.float32)
         mask = self.target.grid.mask
         for (window, lead), one in self.fields.items():
-            values[window, lead] = np.where(mask, member_mean(one[None], mask)[0, 0], np.nan)
-            if members is not None:
-                members[: len(one), window, lead] = np.where(mask, one, np.nan)
+            values[window, lead] = np.where(mask, _member_mean(one[None], mask)[0, 0], np.nan)
+            members[: len(one), window, lead] = np.where(mask, one, np.nan)
         there = np.zeros(shape[:2], bool)
         there[tuple(np.array(list(self.fields)).T)] = True
         return ForeignForecast(values, there, members)
@@ -224,6 +220,16 @@ def _box_mean(
     flat = values.reshape(-1, *values.shape[2:])
     series = xr.DataArray(flat, places, ("time", "lat", "lon"), "the forecast")
     return box_mean(series, box).values.reshape(count, members, 1, 1)
+
+
+def _member_mean(
+    values: Float[np.ndarray, "field member lat lon"], mask: Bool[np.ndarray, "lat lon"]
+) -> Float[np.ndarray, "field 1 lat lon"]:
+    """Over the members that have any value: hindcasts have fewer in some years."""
+    there = np.asarray(np.isfinite(values[..., mask]).any(axis=-1))
+    total = np.where(there[..., None, None], values, 0.0).sum(axis=1, keepdims=True, dtype=float)
+    count = there.sum(axis=1)[:, None, None, None]
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
 
 
 def _require_whole(
