@@ -159,9 +159,9 @@ def reference_odds(
             seen = np.isfinite(now)[:, None, ..., None]
             found[name] = np.where(seen, stays[:, None], odds)
             continue
-        reference = fit(training, leads)
-        mean = reference(training.values[initial][:, None], months[:, 0])
-        deviation = np.broadcast_to(error_deviation(reference, training, leads), mean.shape)
+        fitted = Fitted(fit(training, leads), training)
+        mean = fitted.forecast(initial, months)
+        deviation = np.broadcast_to(fitted.deviation(leads), mean.shape)
         parts = map(jnp.asarray, (mean, deviation, edges))
         found[name] = np.moveaxis(np.asarray(class_probabilities(*parts)), 2, -1)
     return found

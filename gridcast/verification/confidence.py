@@ -9,10 +9,9 @@ import numpy as np
 
 from gridcast.verification.field_significance import field_test
 from gridcast.verification.hindcast import MODEL, Hindcast
+from gridcast.verification.labelled import ONE
 from gridcast.verification.metrics import Pairs, rmse
 from gridcast.verification.significance import DateSums, compare
-
-_ONE = {"units": "1"}
 
 
 def confidence(
@@ -57,20 +56,20 @@ def confidence(
         "skill_interval": (
             over,
             np.stack([np.stack(c.skill, axis=-1) for c in compared]),
-            {**_ONE, "long_name": f"1 - MSE of the model / MSE of the reference, {level}"},
+            {**ONE, "long_name": f"1 - MSE of the model / MSE of the reference, {level}"},
         ),
         "acc_interval": (
             ("lead", "bound"),
             np.stack(compared[0].acc, axis=-1),
-            {**_ONE, "long_name": f"anomaly correlation of the model, {level}"},
+            {**ONE, "long_name": f"anomaly correlation of the model, {level}"},
         ),
         "best_reference": (
             "lead",
             best.astype(np.int32),
-            {**_ONE, "long_name": f"place in `reference` of {against}"},
+            {**ONE, "long_name": f"place in `reference` of {against}"},
         ),
         **{
-            name: ("lead", chosen(part), {**_ONE, "long_name": about})
+            name: ("lead", chosen(part), {**ONE, "long_name": about})
             for name, (part, about) in shares.items()
         },
         "mse_difference": (
@@ -81,7 +80,7 @@ def confidence(
         "significant": (
             ("lead", "lat", "lon"),
             (mask & chosen("significant")).astype(np.int8),
-            {**_ONE, "long_name": "1 where this differs from 0, false discovery rate 0.1"},
+            {**ONE, "long_name": "1 where this differs from 0, false discovery rate 0.1"},
         ),
         "bound": ("bound", ["low", "high"], {"long_name": "of an interval"}),
     }

@@ -19,9 +19,9 @@ from gridcast.verification.indices import (
     index_scores,
     seasons_of,
 )
+from gridcast.verification.labelled import ONE
 from gridcast.verification.metrics import Pairs, acc, rmse
 
-_ONE = {"units": "1"}
 _METRICS = {"rmse": rmse, "acc": acc}
 _ABOUT = {
     "rmse": "root mean square error",
@@ -63,7 +63,7 @@ def parts(
         prefix = "seasonal" if part == "season" else part
         for metric, function in _METRICS.items():
             table = np.stack([[function(one) for one in cut] for cut in chosen.values()], axis=-1)
-            about = {**(_ONE if metric == "acc" else units), "long_name": _ABOUT[metric]}
+            about = {**(ONE if metric == "acc" else units), "long_name": _ABOUT[metric]}
             found[f"{prefix}_{metric}"] = (("forecast", "lead", part), table, about)
         found[part] = (part, list(chosen), {"long_name": f"{part} that the dates or cells are of"})
     return found | _indices(pairs, units, index_patterns(grid, boxes), seasons)
@@ -98,7 +98,7 @@ def _indices(
     found: dict[str, Any] = {"index": ("index", list(patterns), {"long_name": "climate index"})}
     for metric, about in _ABOUT.items():
         table = np.array([[getattr(one, metric) for one in row] for row in scores])
-        attributes = {**(units if metric == "rmse" else _ONE), "long_name": f"{about} of the index"}
+        attributes = {**(units if metric == "rmse" else ONE), "long_name": f"{about} of the index"}
         over = ("forecast", "lead", "index")
         found[f"index_{metric}"] = (over, np.moveaxis(table, 1, -1), attributes)
     return found
