@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from gridcast.models.encoder import pool
 from gridcast.models.layers import (
     GridConv,
     conv2d,
@@ -18,6 +17,7 @@ from gridcast.models.layers import (
     space_to_depth,
 )
 from gridcast.models.norms import Norm
+from gridcast.models.pooling import pool
 
 SIZES = [(5, 7), (13, 9)]
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -34,47 +34,55 @@ def close(found: object, expected: object, relative: float = 1e-5) -> None:
     assert np.abs(found - expected).max() <= relative * np.abs(expected).max()
 
 
-def reference(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple:
-    """Value and gradients of JAX's own convolution, differentiated by JAX, in float64."""
+def plain(x: jax.Array, kernel: jax.Array, bias: jax.Array, wraps: bool) -> jax.Array:
+    """JAX's own convolution of the grid, repeated round the globe or with zeros beyond its ends."""
+    before, after = (len(kernel) - 1) // 2, len(kernel) // 2
+    if wraps:
+        x = jnp.concatenate([x[:, :, x.shape[2] - before :], x, x[:, :, :after]], axis=2)
+    sides = ((before, after), (0, 0) if wraps else (before, after))
+    return bias + jax.lax.conv_general_dilated(x, kernel, (1, 1), sides, dimension_numbers=LAYOUT)
+
+
+def reference(arrays: tuple[jax.Array, ...], gradient: jax.Array, wraps: bool) -> tuple:
+    """Its value and its gradients by JAX, in float64."""
     with jax.enable_x64(True):
-        value, back = jax.vjp(
-            lambda a, k: jax.lax.conv_general_dilated(
-                a, k, (1, 1), "VALID", dimension_numbers=LAYOUT
-            ),
-            jnp.asarray(x, jnp.float64),
-            jnp.asarray(kernel, jnp.float64),
-        )
+        wide = [jnp.asarray(a, jnp.float64) for a in arrays]
+        value, back = jax.vjp(lambda *a: plain(*a, wraps), *wide)
         return tuple(map(np.asarray, (value, *back(jnp.asarray(gradient, jnp.float64)))))
 
 
-def example(kernel: int, size: tuple[int, int]) -> tuple[jax.Array, jax.Array, jax.Array]:
-    x, k = random(2, *size, 3), random(kernel, kernel, 3, 4, seed=1)
-    return x, k, random(2, size[0] - kernel + 1, size[1] - kernel + 1, 4, seed=2)
+def example(kernel: int, size: tuple[int, int], batch: int = 2) -> tuple[tuple, jax.Array]:
+    arrays = random(batch, *size, 3), random(kernel, kernel, 3, 4, seed=1), random(4, seed=3)
+    return arrays, random(batch, *size, 4, seed=2)
 
 
+@pytest.mark.parametrize("wraps", [True, False])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kernel", [1, 2, 3, 5])
-def test_conv2d_and_both_gradients_equal_float64_autodiff(kernel, size):
-    x, k, gradient = example(kernel, size)
-    value, back = jax.vjp(conv2d, x, k)
-    for found, expected in zip((value, *back(gradient)), reference(x, k, gradient), strict=True):
-        close(found, expected)
+def test_conv2d_and_its_gradients_equal_float64_autodiff(kernel, size, wraps):
+    arrays, gradient = example(kernel, size)
+    value, back = jax.vjp(lambda *a: conv2d(*a, wraps), *arrays)
+    expected = reference(arrays, gradient, wraps)
+    for found, exact in zip((value, *back(gradient)), expected, strict=True):
+        close(found, exact)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("kernel", [1, 2, 3, 5])
-def test_conv2d_frame_under_vmap_equals_it_too(kernel, size):
-    x, k, gradient = example(kernel, size)
-    value, back = jax.vjp(jax.vmap(conv2d_frame, in_axes=(0, None)), x, k)
-    for found, expected in zip((value, *back(gradient)), reference(x, k, gradient), strict=True):
-        close(found, expected)
+@pytest.mark.parametrize("batch", [12, 13, 25])
+def test_gradients_of_more_frames_than_are_taken_at_a_time_equal_it_too(batch):
+    arrays, gradient = example(3, (5, 7), batch)
+    found = jax.vjp(lambda *a: conv2d(*a, True), *arrays)[1](gradient)
+    for one, exact in zip(found, reference(arrays, gradient, True)[1:], strict=True):
+        close(one, exact)
 
 
-def test_gradient_of_the_shared_kernel_is_the_sum_over_frames():
-    x, k, gradient = example(3, (5, 7))
-    shared = jax.vjp(jax.vmap(conv2d_frame, in_axes=(0, None)), x, k)[1](gradient)[1]
-    single = [jax.vjp(conv2d, x[i : i + 1], k)[1](gradient[i : i + 1])[1] for i in range(2)]
-    close(shared, single[0] + single[1])
+@pytest.mark.parametrize("wraps", [True, False])
+def test_conv2d_frame_under_vmap_equals_it_too(wraps):
+    arrays, gradient = example(3, (13, 9))
+    mapped = jax.vmap(conv2d_frame(wraps), in_axes=(0, None, None))
+    value, back = jax.vjp(mapped, *arrays)
+    expected = reference(arrays, gradient, wraps)
+    for found, exact in zip((value, *back(gradient)), expected, strict=True):
+        close(found, exact)
 
 
 def grid_conv(*, wraps: bool, kernel: int = 3) -> GridConv:
@@ -177,6 +185,28 @@ def test_pooling_of_a_thin_grid_and_its_gradient_are_finite(size, kind):
     value, gradient = jax.value_and_grad(lambda a: pool(a, kind, wraps=False).sum())(x)
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
+
+
+def test_the_gradient_of_a_maximum_goes_to_one_cell_of_each_block_by_hand():
+    x = jnp.array([[1.0, 5.0, 2.0, 2.0], [3.0, 4.0, 2.0, 2.0]])[..., None]
+    gradient = jax.grad(lambda a: (pool(a, "max", wraps=False)[0, :, 0] * jnp.array([7, 9])).sum())(
+        x
+    )
+    np.testing.assert_array_equal(gradient[..., 0], [[0, 7, 9, 0], [0, 0, 0, 0]])
+
+
+def test_no_gradient_is_lost_where_a_compiler_computes_what_is_pooled_anew():
+    norm = Norm("group", 4, rngs=nnx.Rngs(0))
+    graph, scales = nnx.split(norm)
+    x, w = random(24, 5, 7, 4), random(24, 3, 4, 4, seed=1)
+
+    def loss(scales: nnx.State) -> jax.Array:
+        return (
+            w * jax.vmap(lambda a: pool(nnx.merge(graph, scales)(a), "max", wraps=True))(x)
+        ).sum()
+
+    compiled, plain = jax.jit(jax.grad(loss))(scales), jax.grad(loss)(scales)
+    jax.tree.map(close, compiled, plain)
 
 
 def test_dropout_zeroes_its_share_and_keeps_the_mean():

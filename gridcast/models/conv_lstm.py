@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from gridcast.config.models import ConvLstmConfig, ConvSeq2SeqConfig
+from gridcast.models.conv_scan import recurrent_convolution
 from gridcast.models.layers import GridConv, depth_to_space, dropout, space_to_depth
 from gridcast.models.norms import Norm
 from gridcast.models.window import Sizes, Window
@@ -38,11 +40,8 @@ class ConvLstmCell(nnx.Module):
         self.norm = Norm(norm, 4 * hidden, rngs=rngs)
 
     def __call__(self, carry: Carry, frame: Float[Array, "batch lat lon channel"]) -> Carry:
-        h, c = carry
-        gates = self.norm(self.gates(jnp.concatenate([frame, h], axis=-1)))
-        i, f, g, o = jnp.split(gates, 4, axis=-1)
-        c = nnx.sigmoid(f + 1.0) * c + nnx.sigmoid(i) * jnp.tanh(g)  # +1: start by keeping
-        return nnx.sigmoid(o) * jnp.tanh(c), c
+        graph, norm = nnx.split(self.norm)
+        return _update(graph, norm, self.gates(jnp.concatenate([frame, carry[0]], -1)), carry, None)
 
     def run(
         self,
@@ -53,20 +52,33 @@ class ConvLstmCell(nnx.Module):
 
         A frame that is not present leaves the state as it was.
         """
-        empty = jnp.zeros((*frames.shape[1:4], self.hidden), frames.dtype)
+        graph, norm = nnx.split(self.norm)
+        update = functools.partial(_update, graph)
+        gates = self.gates
+        return recurrent_convolution(
+            update, gates.wraps, gates.kernel[...], gates.bias[...], norm, frames, present
+        )
 
-        def step(carry: Carry, now: tuple[Array, Array | None]) -> tuple[Carry, Array]:
-            frame, there = now
-            after = self(carry, frame)
-            if there is not None:
-                there = there[:, None, None, None]
-                after = (
-                    jnp.where(there, after[0], carry[0]),
-                    jnp.where(there, after[1], carry[1]),
-                )
-            return after, after[0]
 
-        return jax.lax.scan(step, (empty, empty), (frames, present))
+def _update(
+    graph: nnx.GraphDef, norm: Any, gates: Array, carry: Carry, there: Array | None
+) -> Carry:
+    """The state after a frame; the one before where the frame is not there."""
+    h, c = carry
+    gates = nnx.merge(graph, norm)(gates)
+    # sigmoid(x) = (1 + tanh(x / 2)) / 2: one tanh for all four gates. +1: start by keeping.
+    hidden = c.shape[-1]
+    kind = jnp.arange(4 * hidden) // hidden
+    half = jnp.where(kind == 2, 1.0, 0.5)
+    squashed = jnp.tanh(gates * half + jnp.where(kind == 1, 0.5, 0.0))
+    # Without the barrier XLA computes them anew for each use, four times over in the gradient.
+    i, f, g, o = jnp.split(jax.lax.optimization_barrier(squashed), 4, axis=-1)
+    later_c = 0.5 * ((1.0 + f) * c + (1.0 + i) * g)
+    later_h = 0.5 * (1.0 + o) * jnp.tanh(later_c)
+    if there is None:
+        return later_h, later_c
+    there = there[:, None, None, None]
+    return jnp.where(there, later_h, h), jnp.where(there, later_c, c)
 
 
 def stack_cells(

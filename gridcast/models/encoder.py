@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -11,11 +9,10 @@ from jaxtyping import Array, Bool, Float
 
 from gridcast.config.models import CnnLstmConfig
 from gridcast.models.batch_norm import FRAMES, BatchNorm, Moments
-from gridcast.models.layers import GridConv, pad_grid, space_to_depth
+from gridcast.models.layers import GridConv, space_to_depth
 from gridcast.models.norms import Norm
+from gridcast.models.pooling import Pooling, pool
 from gridcast.models.window import Frozen
-
-Pooling = Literal["max", "mean", "stride"]
 
 
 def scales(grid: tuple[int, int], blocks: int) -> list[tuple[int, int]]:
@@ -25,25 +22,6 @@ def scales(grid: tuple[int, int], blocks: int) -> list[tuple[int, int]]:
         lat, lon = shapes[-1]
         shapes.append(((lat + 1) // 2, (lon + 1) // 2))
     return shapes
-
-
-def pool(
-    x: Float[Array, "lat lon channel"], kind: Pooling, *, wraps: bool
-) -> Float[Array, "lat_half lon_half channel"]:
-    """The maximum or mean of 2 x 2 cells; at an odd edge, of the cells that are there."""
-    lat, lon, _ = x.shape
-    edge = ((0, lat % 2), (0, lon % 2))
-
-    def quarters(y: Array, outside: float) -> Array:
-        if wraps:
-            y = pad_grid(y, (0, 0), edge[1], wraps=True)
-        missing = (y.shape[0] % 2, y.shape[1] % 2)
-        y = jnp.pad(y, ((0, missing[0]), (0, missing[1]), (0, 0)), constant_values=outside)
-        return jnp.stack([y[i::2, j::2] for i in (0, 1) for j in (0, 1)])
-
-    if kind == "max":
-        return quarters(x, -jnp.inf).max(axis=0)
-    return quarters(x, 0.0).sum(axis=0) / quarters(jnp.ones_like(x[..., :1]), 0.0).sum(axis=0)
 
 
 class EncoderStage(nnx.Module):
@@ -76,10 +54,11 @@ class EncoderStage(nnx.Module):
             x = self.norm(x, moments)
         else:
             x = self.norm(x)
-        x = nnx.relu(x)
-        if self.pooling in ("max", "mean"):
-            x = pool(x, self.pooling, wraps=self.wraps)
-        return x, moments
+        if self.pooling == "mean":
+            return pool(nnx.relu(x), "mean", wraps=self.wraps), moments
+        if self.pooling == "max":  # the same in either order, and of a quarter of the cells
+            x = pool(x, "max", wraps=self.wraps)
+        return nnx.relu(x), moments
 
 
 class Encoder(nnx.Module):

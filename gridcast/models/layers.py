@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,58 +13,149 @@ from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
+FRAMES_AT_A_TIME = 12
+Margins = tuple[tuple[int, int], tuple[int, int]]
 
 
-def _convolve(x: Array, kernel: Array, padding: Any = "VALID") -> Array:
+def _convolve(x: Array, kernel: Array, padding: Margins) -> Array:
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=_LAYOUT)
 
 
-@jax.custom_vjp
 def conv2d(
-    x: Float[Array, "batch lat lon channel"], kernel: Float[Array, "height width channel out"]
-) -> Float[Array, "batch lat_out lon_out out"]:
-    """Convolution without padding.
+    x: Float[Array, "batch lat lon channel"],
+    kernel: Float[Array, "height width channel out"],
+    bias: Float[Array, " out"],
+    wraps: bool,
+) -> Float[Array, "batch lat lon out"]:
+    """Convolution that keeps the grid's size, and a bias; beyond its edges as `pad_grid` says.
+
+    An even kernel reaches one cell further north and east than south and west.
 
     Its gradients are spelled as convolutions in the canonical dimension order: inside a loop XLA's
     CPU back end is about 80 times slower on the order that automatic differentiation writes.
     """
-    return _convolve(x, kernel)
+    return _conv2d(x, kernel, bias, wraps)
 
 
-def _conv2d_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _convolve(x, kernel), (x, kernel)
+def _conv2d_plain(x: Array, kernel: Array, bias: Array, wraps: bool) -> Array:
+    x, margins = _with_edges(x, _size(kernel), wraps)
+    return _convolve(x, kernel, margins) + bias
 
 
-def _conv2d_backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+def _conv2d_forward(
+    x: Array, kernel: Array, bias: Array, wraps: bool
+) -> tuple[Array, tuple[Array, Array]]:
+    return _conv2d_plain(x, kernel, bias, wraps), (x, kernel)
+
+
+def _conv2d_backward(
+    wraps: bool, saved: tuple[Array, Array], gradient: Array
+) -> tuple[Array, Array, Array]:
     x, kernel = saved
-    height, width = kernel.shape[:2]
-    margin = ((height - 1, height - 1), (width - 1, width - 1))
-    to_x = _convolve(gradient, kernel[::-1, ::-1].transpose(0, 1, 3, 2), margin)
-    # Channels play the batch and the batch plays the channels.
-    to_kernel = _convolve(x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3))
-    return to_x, to_kernel.transpose(1, 2, 0, 3)
+    return (
+        frame_gradient(gradient, kernel, wraps),
+        kernel_gradient(x, gradient, _size(kernel), wraps),
+        bias_gradient(gradient),
+    )
 
 
-conv2d.defvjp(_conv2d_forward, _conv2d_backward)
+_conv2d = jax.custom_vjp(_conv2d_plain, nondiff_argnums=(3,))
+_conv2d.defvjp(_conv2d_forward, _conv2d_backward)
 
 
-@custom_vmap
-def conv2d_frame(
-    x: Float[Array, "lat lon channel"], kernel: Float[Array, "height width channel out"]
-) -> Float[Array, "lat_out lon_out out"]:
-    """`conv2d` of one frame, to be used under `jax.vmap` with a shared kernel.
+def frame_gradient(
+    gradient: Float[Array, "batch lat lon out"],
+    kernel: Float[Array, "height width channel out"],
+    wraps: bool,
+) -> Float[Array, "batch lat lon channel"]:
+    """What a gradient of `conv2d` is for its input: a convolution with the kernel turned round."""
+    turned = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
+    gradient, margins = _with_edges(gradient, _size(kernel), wraps, turned=True)
+    return _convolve(gradient, turned, margins)
+
+
+def kernel_gradient(
+    x: Float[Array, "batch lat lon channel"],
+    gradient: Float[Array, "batch lat lon out"],
+    size: tuple[int, int],
+    wraps: bool,
+) -> Float[Array, "height width channel out"]:
+    """What it is for its kernel: channels play the batch and the batch plays the channels.
+
+    On a CPU a dozen frames at a time: a convolution whose sum runs over more is slower there.
+    """
+    x, margins = _with_edges(x, size, wraps)
+
+    def of(x: Array, gradient: Array) -> Array:
+        turned = _convolve(x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3), margins)
+        return turned.transpose(1, 2, 0, 3)
+
+    parts = -(-len(x) // FRAMES_AT_A_TIME)
+    if parts == 1 or jax.default_backend() != "cpu":
+        return of(x, gradient)
+    rest = -len(x) % parts
+
+    def part(y: Array) -> Array:
+        if rest:
+            y = jnp.concatenate([y, jnp.zeros((rest, *y.shape[1:]), y.dtype)])
+        return y.reshape(parts, -1, *y.shape[1:])
+
+    none = jnp.zeros((*size, x.shape[-1], gradient.shape[-1]), x.dtype)
+    total, _ = jax.lax.scan(
+        lambda total, some: (total + of(*some), None), none, (part(x), part(gradient))
+    )
+    return total
+
+
+def bias_gradient(gradient: Float[Array, "batch lat lon out"]) -> Float[Array, " out"]:
+    """And for its bias: a product with ones, several times as fast as a sum on a CPU."""
+    rows = gradient.reshape(-1, gradient.shape[-1])
+    return jnp.matmul(jnp.ones(len(rows), rows.dtype), rows, precision="highest")
+
+
+def _size(kernel: Array) -> tuple[int, int]:
+    return kernel.shape[0], kernel.shape[1]
+
+
+def _with_edges(
+    x: Array, size: tuple[int, int], wraps: bool, *, turned: bool = False
+) -> tuple[Array, Margins]:
+    """The input with what lies across the seam, and the zeros that go round it."""
+
+    def beyond(n: int) -> tuple[int, int]:
+        return (n // 2, (n - 1) // 2) if turned else ((n - 1) // 2, n // 2)
+
+    lat, lon = beyond(size[0]), beyond(size[1])
+    if not wraps:
+        return x, (lat, lon)
+    return pad_grid(x, (0, 0), lon, wraps=True), (lat, (0, 0))
+
+
+@functools.cache
+def conv2d_frame(wraps: bool) -> Callable[[Array, Array, Array], Array]:
+    """`conv2d` of one frame, to be used under `jax.vmap` with a shared kernel and bias.
 
     vmap alone would form one weight gradient for each frame and add them up; this rule lets the
     mapped axis be the batch of one convolution.
     """
-    return conv2d(x[None], kernel)[0]
 
+    @custom_vmap
+    def convolve(
+        x: Float[Array, "lat lon channel"],
+        kernel: Float[Array, "height width channel out"],
+        bias: Float[Array, " out"],
+    ) -> Float[Array, "lat lon out"]:
+        return conv2d(x[None], kernel, bias, wraps)[0]
 
-@conv2d_frame.def_vmap
-def _map_over_frames(size: int, mapped: Any, x: Array, kernel: Array) -> tuple[Array, bool]:
-    if not mapped[0] or mapped[1]:
-        raise NotImplementedError("conv2d_frame maps frames over one shared kernel")
-    return conv2d(x, kernel), True
+    @convolve.def_vmap
+    def _over_frames(
+        size: int, mapped: Any, x: Array, kernel: Array, bias: Array
+    ) -> tuple[Array, bool]:
+        if mapped != [True, False, False]:
+            raise NotImplementedError("conv2d_frame maps frames over one shared kernel")
+        return conv2d(x, kernel, bias, wraps), True
+
+    return convolve
 
 
 def pad_grid(
@@ -82,10 +175,7 @@ def pad_grid(
 
 
 class GridConv(nnx.Module):
-    """A convolution that keeps the grid's size: of a batch, or of one frame under `jax.vmap`.
-
-    An even kernel reaches one cell further north and east than south and west.
-    """
+    """A convolution that keeps the grid's size: of a batch, or of one frame under `jax.vmap`."""
 
     def __init__(
         self,
@@ -103,11 +193,9 @@ class GridConv(nnx.Module):
         self.wraps = wraps
 
     def __call__(self, x: Float[Array, "*batch lat lon channel"]) -> Array:
-        kernel = self.kernel[...]
-        edges = ((kernel.shape[0] - 1) // 2, kernel.shape[0] // 2)
-        x = pad_grid(x, edges, edges, wraps=self.wraps)
-        convolve = conv2d_frame if x.ndim == 3 else conv2d
-        return convolve(x, kernel) + self.bias[...]
+        if x.ndim == 3:
+            return conv2d_frame(self.wraps)(x, self.kernel[...], self.bias[...])
+        return conv2d(x, self.kernel[...], self.bias[...], self.wraps)
 
 
 def space_to_depth(
