@@ -8,6 +8,7 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ def pytest_configure(config: pytest.Config) -> None:
     XLA reads this when it is first used. The slow tests train, and are compiled as users' runs are.
     """
     if "slow" not in config.option.markexpr.replace("not slow", ""):
-        flags = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=1".strip()
-        # Half the time to compile. As an option of gridcast's own calls it is left out where
-        # jaxlib does not know it; an unknown flag in the environment would end the process.
-        accelerator.CPU_OPTIONS["xla_cpu_use_fusion_emitters"] = "False"
+        flags = [os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=1"]
+        # Half the time to compile. An unknown flag would end the process: only where it is known.
+        if tuple(map(int, version("jaxlib").split(".")[:2])) <= (0, 12):
+            flags.append("--xla_cpu_use_fusion_emitters=false")
+        os.environ["XLA_FLAGS"] = " ".join(flags).strip()
 
 
 # Shapes and dtypes in annotations are checked at every call. This must come before the first
@@ -37,7 +38,6 @@ import numpy as np  # noqa: E402
 import xarray as xr  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-from gridcast import accelerator  # noqa: E402
 from gridcast.cli import main  # noqa: E402
 from gridcast.config import Config, config_from_dict  # noqa: E402
 from gridcast.config.schema import TrainConfig  # noqa: E402
