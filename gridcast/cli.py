@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from gridcast import commands_data, commands_run
 from gridcast.arguments import number
+from gridcast.compiled import keep_compiled
 from gridcast.errors import GridcastError
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.setLevel(logging.INFO)
     try:
         arguments = _parse(sys.argv[1:] if argv is None else argv)
+        _keep_compiled()
         arguments.run(arguments)
         sys.stdout.flush()
     except GridcastError as error:
@@ -56,6 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.removeHandler(handler)
         log.setLevel(level)
     return 0
+
+
+def _keep_compiled() -> None:
+    from gridcast.sources.catalog import cache_dir
+
+    keep_compiled(cache_dir() / "compiled")
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

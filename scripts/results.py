@@ -45,9 +45,7 @@ GROUPS = (
     ),
     Group("Global ocean (60S-64N), ERSSTv5 monthly", ("global_sst",), (1, 2, 3, 6, 9, 12)),
     Group("Nino3.4, the index by itself, ERSSTv5", ("nino34",), (1, 3, 6, 9, 12)),
-    Group(
-        "Nino3.4 from maps of SST and sea-surface height", ("nino34_basin",), (1, 3, 6, 9, 12)
-    ),
+    Group("Nino3.4 from maps of SST and sea-surface height", ("nino34_basin",), (1, 3, 6, 9, 12)),
     Group("El Nino, neutral or La Nina, ERSSTv5", ("enso_phase",), (1, 2, 3, 4, 5, 6)),
     Group("Rain over Australia, GPCP monthly", ("rain_gpcp",), (1, 2, 3)),
     Group("Terciles of rain, Bale Mountains, CHIRPS", ("rain_chirps",), (1, 2, 3), "rpss"),

@@ -26,7 +26,7 @@ from gridcast.run import Run
 from gridcast.training.checkpoints import load_newest
 from gridcast.training.encoders import load_encoder
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
+pytestmark = [pytest.mark.family, pytest.mark.usefixtures("no_pictures")]
 
 CNN = {"name": "cnn_lstm", "channels": [3, 4], "latent": 4, "hidden": [5]}
 CONV = {"name": "conv_lstm", "hidden": [3], "downsample": 2}
