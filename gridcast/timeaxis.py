@@ -195,19 +195,22 @@ def _calendar_argument(time: Any) -> dict[str, str]:
 
 
 class _Fields:
-    """Calendar fields of dates of any calendar, as integer arrays."""
+    """Calendar fields of dates of any calendar, as integer arrays, each when it is asked for.
+
+    Those of xarray (year, month, day, dayofyear, days_in_month, days_in_year), and `second_of_day`.
+    """
 
     def __init__(self, times: np.ndarray):
-        parts = xr.DataArray(times, dims="time").dt
-        self.year = parts.year.values.astype(np.int64)
-        self.month = parts.month.values.astype(np.int64)
-        self.day = parts.day.values.astype(np.int64)
-        self.dayofyear = parts.dayofyear.values.astype(np.int64)
-        self.days_in_month = parts.days_in_month.values.astype(np.int64)
-        self.days_in_year = np.asarray(parts.days_in_year.values, dtype=np.float64)
-        clock = (parts.hour, parts.minute, parts.second)
-        hour, minute, second = (c.values.astype(np.int64) for c in clock)
-        self.second_of_day = hour * 3600 + minute * 60 + second
+        self._parts = xr.DataArray(times, dims="time").dt
+
+    def __getattr__(self, name: str) -> np.ndarray:
+        found = np.asarray(getattr(self._parts, name).values).astype(np.int64)
+        setattr(self, name, found)
+        return found
+
+    @cached_property
+    def second_of_day(self) -> np.ndarray:
+        return self.hour * 3600 + self.minute * 60 + self.second
 
 
 def _one_stamp_a_month(fields: _Fields) -> bool:
