@@ -21,7 +21,6 @@ NETWORKS = {
     "series": "1-D CNN-LSTM",
     "lim": "LIM",
 }
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
 @dataclass(frozen=True)
@@ -196,16 +195,17 @@ def made_on(runs: Sequence[Done]) -> str:
     )
 
 
-def between_markers(text: str, tables: str) -> str:
-    """`text` with the tables between its markers.
+def between_markers(text: str, tables: str, name: str = "results") -> str:
+    """`text` with the tables between the markers `<!-- NAME:begin -->` and `<!-- NAME:end -->`.
 
     Raises:
       DataError: it has not one of each, in this order.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end) or BEGIN in rest or END in before + after:
+    first, last = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, begin, rest = text.partition(first)
+    _, end, after = rest.partition(last)
+    if not (begin and end) or first in rest or last in before + after:
         raise DataError(
-            f"no place for the tables\n  expected: one line {BEGIN} and, after it, one line {END}"
+            f"no place for the tables\n  expected: one line {first} and, after it, one line {last}"
         )
-    return f"{before}{BEGIN}\n{tables}\n{END}{after}"
+    return f"{before}{first}\n{tables}\n{last}{after}"

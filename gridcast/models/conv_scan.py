@@ -95,13 +95,10 @@ def _backward(update: Update, wraps: bool, saved: Any, gradients: Any) -> Any:
     (_, to_rest), to_driven = jax.lax.scan(
         step, (to_last, none), (to_h, driven, (before, c), present), reverse=True
     )
-    flat_frames, flat_before, to_driven = (
-        x.reshape(-1, *x.shape[2:]) for x in (frames, before, to_driven)
+    read, to_driven = (
+        x.reshape(-1, *x.shape[2:]) for x in (jnp.concatenate([frames, before], axis=-1), to_driven)
     )
-    size = (kernel.shape[0], kernel.shape[1])
-    to_kernel = jnp.concatenate(
-        [kernel_gradient(x, to_driven, size, wraps) for x in (flat_frames, flat_before)], axis=2
-    )
+    to_kernel = kernel_gradient(read, to_driven, (kernel.shape[0], kernel.shape[1]), wraps)
     to_frames = frame_gradient(to_driven, kernel[:, :, :channels], wraps).reshape(frames.shape)
     return to_kernel, bias_gradient(to_driven), to_rest, to_frames, None
 
