@@ -1,0 +1,1 @@
+"""The parts of `scripts/benchmark.py`: workloads, what runs them, measurement, table."""
