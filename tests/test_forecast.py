@@ -363,6 +363,7 @@ def test_a_forecast_read_back_equals_the_one_written(tmp_path, forecast):
     assert back["sst"].attrs == forecast["sst"].attrs
 
 
+@pytest.mark.family
 def test_every_file_that_a_run_writes_passes_the_cf_checker(trained, tmp_path):
     paths = [trained.directory / f"{name}.nc" for name in ("forecast", "hindcast", "scores")]
     for calendar, (times, *_) in CALENDARS.items():

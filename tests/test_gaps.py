@@ -543,6 +543,7 @@ def test_without_mask_a_forecast_needs_all_its_frames_and_cells(dropped, ocean):
         dropped.forecast(lacking)
 
 
+@pytest.mark.family
 def test_nine_months_without_data_are_masked(ocean, tmp_path):
     run = seasonal(ocean, tmp_path, missing="mask", leads=2)
     # Two leads from March, and any lead to January, meet no date with data.

@@ -185,6 +185,7 @@ def test_the_two_halves_of_ersst_join_without_a_gap():
     assert whole.values.tobytes() == by_name.values.tobytes()
 
 
+@pytest.mark.family
 def test_the_main_experiment_runs_on_a_part_of_the_real_ocean(tmp_path, capsys):
     files("sst_ersstv5_*.nc")
     directory = tmp_path / "run"

@@ -116,6 +116,7 @@ def uninterrupted(config, tmp_path_factory) -> Job:
     return Job(config, tmp_path_factory.mktemp("uninterrupted"))
 
 
+@pytest.mark.family
 def test_a_run_stopped_three_ways_ends_with_the_bits_of_an_uninterrupted_one(
     config, uninterrupted, tmp_path
 ):

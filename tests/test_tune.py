@@ -294,6 +294,7 @@ def test_scores_are_relative_to_damped_persistence_of_the_same_fold(searched):
     np.testing.assert_array_less(1e-3, made["fold_score"].std("fold")[made["trial"] != 2])
 
 
+@pytest.mark.family
 def test_a_fold_scores_as_the_main_job_does_on_the_same_dates(ocean, tmp_path):
     sections = {"model": SMALL, "train": {"epochs": 2}}
     search = {"search": {"train.epochs": [2]}, **QUICK}
