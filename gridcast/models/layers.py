@@ -13,7 +13,7 @@ from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-FRAMES_AT_A_TIME = 12
+CELLS_AT_A_TIME = 50_000
 Margins = tuple[tuple[int, int], tuple[int, int]]
 
 
@@ -82,7 +82,7 @@ def kernel_gradient(
 ) -> Float[Array, "height width channel out"]:
     """What it is for its kernel: channels play the batch and the batch plays the channels.
 
-    On a CPU a dozen frames at a time: a convolution whose sum runs over more is slower there.
+    On a CPU some frames at a time: a convolution whose sum runs over more cells is slower there.
     """
     x, margins = _with_edges(x, size, wraps)
 
@@ -90,7 +90,7 @@ def kernel_gradient(
         turned = _convolve(x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3), margins)
         return turned.transpose(1, 2, 0, 3)
 
-    parts = -(-len(x) // FRAMES_AT_A_TIME)
+    parts = min(len(gradient), -(-gradient[..., 0].size // CELLS_AT_A_TIME))
     if parts == 1 or jax.default_backend() != "cpu":
         return of(x, gradient)
     rest = -len(x) % parts
