@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
+from benchmarks.machine import processor
 from results_tables import Done, Group, between_markers, made_on, table
 
 from gridcast.accelerator import device_name
@@ -97,16 +98,10 @@ def _finished(directory: Path, config: Config) -> bool:
 
 def machine() -> dict[str, Any]:
     """What the numbers were made on."""
-    lines = Path("/proc/cpuinfo")
-    names = [
-        line.partition(":")[2].strip()
-        for line in (lines.read_text().splitlines() if lines.exists() else [])
-        if line.startswith("model name")
-    ]
     packages = ("gridcast", "jax", "jaxlib", "flax", "optax", "numpy")
     return {
         "date": dt.date.today().isoformat(),
-        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "device": device_name(),
         "versions": {"python": platform.python_version()} | {n: version(n) for n in packages},

@@ -225,7 +225,8 @@ def refined(x: np.ndarray, block: int, size: tuple[int, int]) -> np.ndarray:
 def after_reading(cells: Any, window: Window, block: int, *, wraps: bool) -> list:
     frames = np.asarray(window.frames, np.float64)
     coarse = [coarsened(frames[:, t], block, wraps=wraps) for t in range(frames.shape[1])]
-    states = [(np.zeros((*coarse[0].shape[:3], c.hidden)),) * 2 for c in cells]
+    hidden = [cell.gates.kernel.shape[-1] // 4 for cell in cells]
+    states = [(np.zeros((*coarse[0].shape[:3], n)),) * 2 for n in hidden]
     for x in coarse:
         states = advanced(cells, states, x, wraps=wraps)
     return states

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -35,13 +34,12 @@ class ConvLstmCell(nnx.Module):
         wraps: bool,
         rngs: nnx.Rngs,
     ):
-        self.hidden = hidden
         self.gates = GridConv(channels + hidden, 4 * hidden, kernel, wraps=wraps, rngs=rngs)
         self.norm = Norm(norm, 4 * hidden, rngs=rngs)
 
     def __call__(self, carry: Carry, frame: Float[Array, "batch lat lon channel"]) -> Carry:
-        graph, norm = nnx.split(self.norm)
-        return _update(graph, norm, self.gates(jnp.concatenate([frame, carry[0]], -1)), carry, None)
+        gates = self.gates(jnp.concatenate([frame, carry[0]], axis=-1))
+        return _update(self.norm, gates, carry, None)
 
     def run(
         self,
@@ -53,19 +51,20 @@ class ConvLstmCell(nnx.Module):
         A frame that is not present leaves the state as it was.
         """
         graph, norm = nnx.split(self.norm)
-        update = functools.partial(_update, graph)
+
+        def update(norm: Any, gates: Array, carry: Carry, there: Array | None) -> Carry:
+            return _update(nnx.merge(graph, norm), gates, carry, there)
+
         gates = self.gates
         return recurrent_convolution(
             update, gates.wraps, gates.kernel[...], gates.bias[...], norm, frames, present
         )
 
 
-def _update(
-    graph: nnx.GraphDef, norm: Any, gates: Array, carry: Carry, there: Array | None
-) -> Carry:
+def _update(norm: Norm, gates: Array, carry: Carry, there: Array | None) -> Carry:
     """The state after a frame; the one before where the frame is not there."""
     h, c = carry
-    gates = nnx.merge(graph, norm)(gates)
+    gates = norm(gates)
     # sigmoid(x) = (1 + tanh(x / 2)) / 2: one tanh for all four gates. +1: start by keeping.
     hidden = c.shape[-1]
     kind = jnp.arange(4 * hidden) // hidden

@@ -39,40 +39,51 @@ def recurrent_convolution(
     return _recurrent_convolution(update, wraps, kernel, bias, rest, frames, present)
 
 
+def _start(kernel: Array, frames: Array) -> State:
+    """A state of zeros."""
+    empty = jnp.zeros((*frames.shape[1:4], kernel.shape[2] - frames.shape[-1]), frames.dtype)
+    return empty, empty
+
+
+def _reader(
+    update: Update, wraps: bool, kernel: Array, bias: Array, rest: Any
+) -> Callable[[State, Array, Array | None], tuple[State, Array]]:
+    """From the state, a frame and whether it is there: the state after, and what `update` took."""
+
+    def read(state: State, frame: Array, there: Array | None) -> tuple[State, Array]:
+        driven = conv2d(jnp.concatenate([frame, state[0]], axis=-1), kernel, bias, wraps)
+        return update(rest, driven, state, there), driven
+
+    return read
+
+
 def _without_gradient(
     update: Update, wraps: bool, kernel: Array, bias: Array, rest: Any, frames: Array, present: Any
 ) -> tuple[State, Array]:
-    channels = frames.shape[-1]
-    empty = jnp.zeros((*frames.shape[1:4], kernel.shape[2] - channels), frames.dtype)
+    read = _reader(update, wraps, kernel, bias, rest)
 
     def step(state: State, now: tuple[Array, Array | None]) -> tuple[State, Array]:
-        frame, there = now
-        both = jnp.concatenate([frame, state[0]], axis=-1)
-        after = update(rest, conv2d(both, kernel, bias, wraps), state, there)
+        after, _ = read(state, *now)
         return after, after[0]
 
     # At first there is no h to read.
-    driven = conv2d(frames[0], kernel[:, :, :channels], bias, wraps)
-    first = update(rest, driven, (empty, empty), None if present is None else present[0])
-    later = (frames[1:], None if present is None else present[1:])
-    last, h = jax.lax.scan(step, first, later)
+    driven = conv2d(frames[0], kernel[:, :, : frames.shape[-1]], bias, wraps)
+    there, later = (None, None) if present is None else (present[0], present[1:])
+    first = update(rest, driven, _start(kernel, frames), there)
+    last, h = jax.lax.scan(step, first, (frames[1:], later))
     return last, jnp.concatenate([first[0][None], h])
 
 
 def _forward(
     update: Update, wraps: bool, kernel: Array, bias: Array, rest: Any, frames: Array, present: Any
 ) -> tuple[tuple[State, Array], Any]:
-    channels = frames.shape[-1]
-    hidden = kernel.shape[2] - channels
-    empty = jnp.zeros((*frames.shape[1:4], hidden), frames.dtype)
+    read = _reader(update, wraps, kernel, bias, rest)
 
     def step(state: State, now: tuple[Array, Array | None]) -> tuple[State, Any]:
-        frame, there = now
-        driven = conv2d(jnp.concatenate([frame, state[0]], axis=-1), kernel, bias, wraps)
-        after = update(rest, driven, state, there)
+        after, driven = read(state, *now)
         return after, (after[0], state[1], driven)
 
-    last, (h, c, driven) = jax.lax.scan(step, (empty, empty), (frames, present))
+    last, (h, c, driven) = jax.lax.scan(step, _start(kernel, frames), (frames, present))
     return (last, h), (kernel, rest, frames, present, h, c, driven)
 
 
@@ -98,7 +109,7 @@ def _backward(update: Update, wraps: bool, saved: Any, gradients: Any) -> Any:
     read, to_driven = (
         x.reshape(-1, *x.shape[2:]) for x in (jnp.concatenate([frames, before], axis=-1), to_driven)
     )
-    to_kernel = kernel_gradient(read, to_driven, (kernel.shape[0], kernel.shape[1]), wraps)
+    to_kernel = kernel_gradient(read, to_driven, kernel, wraps)
     to_frames = frame_gradient(to_driven, kernel[:, :, :channels], wraps).reshape(frames.shape)
     return to_kernel, bias_gradient(to_driven), to_rest, to_frames, None
 

@@ -38,7 +38,7 @@ def conv2d(
 
 
 def _conv2d_plain(x: Array, kernel: Array, bias: Array, wraps: bool) -> Array:
-    x, margins = _with_edges(x, _size(kernel), wraps)
+    x, margins = _with_edges(x, kernel, wraps)
     return _convolve(x, kernel, margins) + bias
 
 
@@ -54,7 +54,7 @@ def _conv2d_backward(
     x, kernel = saved
     return (
         frame_gradient(gradient, kernel, wraps),
-        kernel_gradient(x, gradient, _size(kernel), wraps),
+        kernel_gradient(x, gradient, kernel, wraps),
         bias_gradient(gradient),
     )
 
@@ -70,21 +70,21 @@ def frame_gradient(
 ) -> Float[Array, "batch lat lon channel"]:
     """What a gradient of `conv2d` is for its input: a convolution with the kernel turned round."""
     turned = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
-    gradient, margins = _with_edges(gradient, _size(kernel), wraps, turned=True)
+    gradient, margins = _with_edges(gradient, kernel, wraps, turned=True)
     return _convolve(gradient, turned, margins)
 
 
 def kernel_gradient(
     x: Float[Array, "batch lat lon channel"],
     gradient: Float[Array, "batch lat lon out"],
-    size: tuple[int, int],
+    kernel: Float[Array, "height width channel out"],
     wraps: bool,
 ) -> Float[Array, "height width channel out"]:
     """What it is for its kernel: channels play the batch and the batch plays the channels.
 
     On a CPU some frames at a time: a convolution whose sum runs over more cells is slower there.
     """
-    x, margins = _with_edges(x, size, wraps)
+    x, margins = _with_edges(x, kernel, wraps)
 
     def of(x: Array, gradient: Array) -> Array:
         turned = _convolve(x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3), margins)
@@ -100,9 +100,9 @@ def kernel_gradient(
             y = jnp.concatenate([y, jnp.zeros((rest, *y.shape[1:]), y.dtype)])
         return y.reshape(parts, -1, *y.shape[1:])
 
-    none = jnp.zeros((*size, x.shape[-1], gradient.shape[-1]), x.dtype)
+    parted = (part(x), part(gradient))
     total, _ = jax.lax.scan(
-        lambda total, some: (total + of(*some), None), none, (part(x), part(gradient))
+        lambda total, some: (total + of(*some), None), jnp.zeros_like(kernel), parted
     )
     return total
 
@@ -113,19 +113,15 @@ def bias_gradient(gradient: Float[Array, "batch lat lon out"]) -> Float[Array, "
     return jnp.matmul(jnp.ones(len(rows), rows.dtype), rows, precision="highest")
 
 
-def _size(kernel: Array) -> tuple[int, int]:
-    return kernel.shape[0], kernel.shape[1]
-
-
 def _with_edges(
-    x: Array, size: tuple[int, int], wraps: bool, *, turned: bool = False
+    x: Array, kernel: Array, wraps: bool, *, turned: bool = False
 ) -> tuple[Array, Margins]:
     """The input with what lies across the seam, and the zeros that go round it."""
 
     def beyond(n: int) -> tuple[int, int]:
         return (n // 2, (n - 1) // 2) if turned else ((n - 1) // 2, n // 2)
 
-    lat, lon = beyond(size[0]), beyond(size[1])
+    lat, lon = beyond(kernel.shape[0]), beyond(kernel.shape[1])
     if not wraps:
         return x, (lat, lon)
     return pad_grid(x, (0, 0), lon, wraps=True), (lat, (0, 0))

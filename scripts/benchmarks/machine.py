@@ -21,18 +21,21 @@ _COPIED = 2**25  # float32 numbers, far more than any cache holds
 
 
 def description() -> dict[str, Any]:
-    """Processor, cores, memory and versions."""
-    names = [
-        line.partition(":")[2].strip()
-        for line in _lines("/proc/cpuinfo")
-        if line.startswith("model name")
-    ]
+    """Processor, cores and memory."""
     pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "processor": processor(),
         "cores": cores(),
         "memory_GiB": round(pages / 2**30, 1),
     }
+
+
+def processor() -> str:
+    """Its model, or what else the system says of it."""
+    for line in _lines("/proc/cpuinfo"):
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def versions() -> dict[str, str]:
