@@ -47,6 +47,12 @@ def compile_setup(
         grid = setup.fields.inputs[0].grid.shape
         weights = weights_of(config.train.start_from, config, setup.layer_names, grid, weights)
     steps = config.train.epochs * setup.epoch(0).shape[-2]
+    windows, parts = setup.epoch(0).shape[-1], config.train.accumulate
+    if windows % parts:
+        raise ConfigError(
+            f"train.accumulate: {parts} parts of a batch, found {windows} windows to train on, "
+            f"less than a batch\n  fix: a train.accumulate that divides {windows}"
+        )
     stepper = Stepper(
         graph,
         nnx.merge_state(frozen, rest),
@@ -65,6 +71,7 @@ def compile_setup(
         everywhere=config.frames.patches is not None,
         members=config.train.members,
         average=config.train.average,
+        parts=parts,
     )
     factors = [variable.weight for variable in variables(config)[: len(setup.fields.targets)]]
     weight = jnp.asarray(setup.fields.weight * np.array(factors), jnp.float32)

@@ -236,5 +236,7 @@ def model_of(
         whole=fields.whole,
         wraps=grid.wraps,
         seed=config.train.seed,
+        precision=config.train.precision,
+        remat=config.train.remat,
         network=network,
     )

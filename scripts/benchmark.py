@@ -7,7 +7,8 @@
 
 Workloads W1 to W3 are runs of gridcast on a made-up sea, W4 and W5 two shipped configs, whose data
 are looked for as in training (GRIDCAST_DATA) and are never made up. `ensemble` is W1 with 8
-members, `job` a whole training from the NetCDF file. Each library runs in a process of its own,
+members, `job` a whole training from the NetCDF file, `growth` W1 with half and twice as many cells,
+frames and hidden channels. Each library runs in a process of its own,
 which waits while others are timed, in turns. Peers have gridcast's weights, and what they compute
 must equal what gridcast computes before anything is timed; if it does not, this ends with an error.
 Entries are added to the file, or replaced, as they are finished.
@@ -23,7 +24,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.entries import PEERS, How, ensemble_entry, job_entry, workload_entry
+from benchmarks.entries import (
+    PEERS,
+    How,
+    ensemble_entry,
+    growth_entry,
+    job_entry,
+    workload_entry,
+)
 from benchmarks.machine import description, versions
 from benchmarks.processes import WorkerError
 from benchmarks.table import table
@@ -33,7 +41,7 @@ from results_tables import between_markers
 from gridcast.drafts import write_text
 from gridcast.errors import DataError, GridcastError
 
-ALL = (*WORKLOADS, "ensemble", "job")
+ALL = (*WORKLOADS, "ensemble", "job", "growth")
 _log = logging.getLogger("gridcast")
 
 
@@ -90,6 +98,8 @@ def entry(name: str, how: How) -> dict[str, Any] | str:
     try:
         if name == "ensemble":
             return ensemble_entry(how)
+        if name == "growth":
+            return growth_entry(how)
         return job_entry(how) if name == "job" else workload_entry(name, how)
     except WorkerError as error:
         if error.kind not in ("DataError", "DataNotFound"):

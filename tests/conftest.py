@@ -40,7 +40,7 @@ from matplotlib.figure import Figure  # noqa: E402
 
 from gridcast.cli import main  # noqa: E402
 from gridcast.config import Config, config_from_dict  # noqa: E402
-from gridcast.config.schema import TrainConfig  # noqa: E402
+from gridcast.config.training import TrainConfig  # noqa: E402
 from gridcast.fitting import compile_setup  # noqa: E402
 from gridcast.opening import open_source  # noqa: E402
 from gridcast.preparation import Setup, prepare  # noqa: E402

@@ -14,7 +14,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 import benchmark
 from benchmarks.flops import Flops, network_flops
+from benchmarks.growth import exponent, sizes
 from benchmarks.job import shares
+from benchmarks.kernels import kernels
 from benchmarks.measure import Block, comparison, in_turns, ratio, steps_of, summary
 from benchmarks.problem import Disagreement, Problem, block_order, require_same
 from benchmarks.table import table
@@ -218,6 +220,48 @@ def test_ensemble_job_and_what_was_skipped_are_said():
     assert "W4 was skipped: its data were not found." in text
     results["entries"]["ensemble"]["all"]["times"]["quoted"] = False
     assert "7.50" not in table(results)
+
+
+def test_the_exponent_of_a_power_law_and_what_varies_in_it():
+    times = {"10": {"seconds": 0.5}, "20": {"seconds": 2.0}, "40": {"seconds": 8.0}}
+    assert exponent(times) == pytest.approx(2.0)
+    for name, sized in sizes(WORKLOADS["W1"]).items():
+        small, middle, large = sized
+        assert (small * 2, large) == (middle, middle * 2), name
+        assert sized[middle] == WORKLOADS["W1"]
+    cells = sizes(WORKLOADS["W1"])["cells"]
+    assert [one.grid[0] * one.grid[1] for one in cells.values()] == list(cells)
+
+
+def test_kernels_are_counted_in_the_body_of_each_loop_and_not_inside_fusions():
+    hlo = """
+%fused (p: f32[4]) -> f32[4] {
+  %c = f32[4]{0} copy(%p)
+}
+%inner.1 (t: f32[4]) -> f32[4] {
+  %d = f32[4]{0} dot(%t, %t), metadata={op_name="while/fusion(x)"}
+}
+%outer (t: f32[4]) -> f32[4] {
+  %f = f32[4]{0} fusion(%t), kind=kLoop, calls=%fused
+  %g = f32[4]{0} get-tuple-element(%f), index=0
+  %v = f32[4]{0} convolution(%g, %g)
+  ROOT %w = f32[4]{0} while(%v), condition=%c, body=%inner.1
+}
+ENTRY %main (t: f32[4]) -> f32[4] {
+  %k = f32[4]{0} copy(%t)
+  ROOT %w = f32[4]{0} while(%k), condition=%c, body=%outer
+}
+"""
+    assert kernels(hlo) == [2, 1]
+
+
+def test_growth_is_told_and_not_quoted_of_a_busy_machine():
+    told = {n: {"seconds": 0.1, "cpu_over_wall": 1.9, "busy": n == "20"} for n in ("10", "20")}
+    found = {"cells": {"steps": told, "exponent": 1.02}}
+    results = results_of(growth={"all": {"date": "2001-02-03", "by": found}})
+    assert "| cells | 10: 100 (1.90), 20: 100 (1.90) | busy |" in table(results)
+    told["20"]["busy"] = False
+    assert "| 1.02 |" in table(results)
 
 
 def test_the_table_goes_between_its_own_markers(tmp_path, capsys):

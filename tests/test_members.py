@@ -19,7 +19,7 @@ from conftest import STEPS, Bench, same_bits, small_config
 from flax import nnx
 
 from gridcast.accelerator import each_member
-from gridcast.config.schema import TrainConfig
+from gridcast.config.training import TrainConfig
 from gridcast.errors import ConfigError
 from gridcast.fitting import fit_setup
 from gridcast.frames.windows import shuffled

@@ -21,6 +21,7 @@ def _whole(value: object) -> object:
 
 Kernel = Annotated[Literal[1, 2, 3, 5, 7], BeforeValidator(_whole)]
 Factor = Annotated[Literal[1, 2, 4], BeforeValidator(_whole)]
+Precision = Literal["float32", "mixed"]
 Base = Literal["damped_persistence", "persistence", "climatology", "lim", "analogues"]
 
 

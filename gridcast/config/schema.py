@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
 from gridcast.config.bounds import (
-    Fraction,
-    NotNegative,
     Period,
     Positive,
     Region,
     Section,
-    Share,
 )
 from gridcast.config.data import DataConfig, StaticConfig
 from gridcast.config.frames import FramesConfig, TargetConfig
 from gridcast.config.models import ConvSeq2SeqConfig, ModelConfig, ReferenceModelConfig
+from gridcast.config.training import TrainConfig
 from gridcast.config.tuning import TuneConfig
 
 
@@ -40,45 +38,6 @@ class SplitsConfig(Section):
                     "a forecast is judged on years after those it learned from"
                 )
         return self
-
-
-class TrainConfig(Section):
-    """How the weights are found."""
-
-    epochs: Positive = 20
-    batch_size: Positive = 16
-    loss: (
-        Literal["mse", "mae", "huber", "balanced_mse", "bernoulli_gamma", "crps", "mse_crps"] | None
-    ) = Field(
-        default=None,
-        description="default: mse for values, cross-entropy for classes; crps and mse_crps "
-        "forecast a mean and a standard deviation",
-    )
-    learning_rate: Share = 1e-3
-    warmup: Fraction = Field(default=0.05, description="share of the steps in which the rate rises")
-    weight_decay: NotNegative = Field(default=1e-4, description="decoupled from the gradient")
-    l1: NotNegative = Field(
-        default=0.0, description="times the sum of absolute weights, in the loss"
-    )
-    l2: NotNegative = Field(
-        default=0.0, description="times the sum of squared weights, in the loss"
-    )
-    clip: Share = Field(default=1.0, description="largest norm of the gradient")
-    patience: Positive = Field(
-        default=5, description="epochs without a better validation before it stops"
-    )
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    members: Positive = Field(
-        default=1, description="networks trained side by side, from seeds one apart, as one model"
-    )
-    bootstrap: Positive | None = Field(
-        default=None,
-        description="each member draws its training years with replacement, in blocks of so many",
-    )
-    average: Fraction = Field(
-        default=0.0, description="decay per step of a moving average of the weights; 0: none"
-    )
-    start_from: str | None = Field(default=None, description="a run whose weights to start from")
 
 
 class CrossvalConfig(Section):

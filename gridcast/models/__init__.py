@@ -14,6 +14,7 @@ from gridcast.config.models import (
     ConvLstmConfig,
     ConvSeq2SeqConfig,
     ModelConfig,
+    Precision,
     ReferenceModelConfig,
     SeriesConfig,
 )
@@ -62,6 +63,8 @@ def without_network(model: ForecastModel) -> ForecastModel:
         sizes=model.sizes,
         variables=model.variables,
         gaps=model.gaps,
+        precision=model.precision,
+        remat=model.remat,
     )
 
 
@@ -81,6 +84,8 @@ def build_model(
     whole: bool,
     wraps: bool,
     seed: int,
+    precision: Precision = "float32",
+    remat: bool = False,
     network: Callable[..., nnx.Module] | None = None,
 ) -> ForecastModel:
     """The configured network over its reference.
@@ -90,6 +95,7 @@ def build_model(
       layers: scaled static layers, without the mask.
       patch: size of the pieces of the grid that the network works on; None: the whole grid.
       seed: of the first weights.
+      precision, remat: as of `ForecastModel`.
       network: in place of the configured one, for the same settings.
     """
     layers = np.concatenate([layers, mask[:, :, None].astype(np.float32)], axis=-1)
@@ -108,5 +114,13 @@ def build_model(
     )
     built = (network or MODELS[type(config)])(config, sizes, rngs=nnx.Rngs(seed))
     return ForecastModel(
-        built, head, layers, target_mask, sizes=sizes, variables=variables, gaps=gaps
+        built,
+        head,
+        layers,
+        target_mask,
+        sizes=sizes,
+        variables=variables,
+        gaps=gaps,
+        precision=precision,
+        remat=remat,
     )

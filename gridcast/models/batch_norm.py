@@ -42,6 +42,7 @@ class BatchNorm(nnx.Module):
         def mean(y: Array) -> Array:
             return jax.lax.psum(jnp.where(present > 0, y, 0.0).sum(axis=(0, 1)), FRAMES) / count
 
+        x = x.astype(jnp.float32)
         middle = mean(x)
         return Moments(middle, mean((x - middle) ** 2))
 
@@ -51,7 +52,7 @@ class BatchNorm(nnx.Module):
         """Normalised by `moments`; None: by the running ones."""
         mean, variance = moments or (self.mean[...], self.variance[...])
         normal = (x - mean) * jax.lax.rsqrt(variance + EPSILON)
-        return normal * self.scale[...] + self.bias[...]
+        return (normal * self.scale[...] + self.bias[...]).astype(x.dtype)
 
     def update(self, moments: Moments) -> None:
         """Move the running moments a tenth of the way; not to be called under `jax.vmap`."""

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from gridcast.config.models import CnnLstmConfig
 from gridcast.models.encoder import Decoder, Encoder, encode_frames, freeze
+from gridcast.models.layers import Dense
 from gridcast.models.lstm import LstmStack
 from gridcast.models.window import Sizes, Window
 
@@ -26,7 +27,7 @@ class CnnLstm(nnx.Module):
         self.lstm = LstmStack(self.encoder.width, config, rngs=rngs)
         width = self.lstm.vector_width(sizes.inputs)
         self.decoder = (
-            nnx.Linear(width, outputs, kernel_init=nnx.initializers.zeros, rngs=rngs)
+            Dense(width, outputs, kernel_init=nnx.initializers.zeros, rngs=rngs)
             if sizes.whole
             else Decoder(width, sizes.channels, outputs, sizes.grid, config, wraps=wraps, rngs=rngs)
         )
@@ -35,7 +36,9 @@ class CnnLstm(nnx.Module):
 
     def __call__(self, window: Window) -> Float[Array, "batch lead out_lat out_lon output"]:
         frames, present, key = window.frames, window.present, window.key
-        vectors, features = encode_frames(self.encoder, frames, present, training=key is not None)
+        vectors, features = encode_frames(
+            self.encoder, frames, present, training=key is not None, remat=window.remat
+        )
         vector = self.lstm.vector(vectors, present, key)
         if isinstance(self.decoder, Decoder):
             numbers = self.decoder(vector, [frames[:, -1], *(f[:, -1] for f in features)])

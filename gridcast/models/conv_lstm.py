@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from gridcast.config.models import ConvLstmConfig, ConvSeq2SeqConfig
 from gridcast.models.conv_scan import recurrent_convolution
-from gridcast.models.layers import GridConv, depth_to_space, dropout, space_to_depth
+from gridcast.models.layers import Dense, GridConv, depth_to_space, dropout, segment, space_to_depth
 from gridcast.models.norms import Norm
 from gridcast.models.window import Sizes, Window
 
@@ -55,16 +55,14 @@ class ConvLstmCell(nnx.Module):
         def update(norm: Any, gates: Array, carry: Carry, there: Array | None) -> Carry:
             return _update(nnx.merge(graph, norm), gates, carry, there)
 
-        gates = self.gates
-        return recurrent_convolution(
-            update, gates.wraps, gates.kernel[...], gates.bias[...], norm, frames, present
-        )
+        kernel, bias = self.gates.weights(frames.dtype)
+        return recurrent_convolution(update, self.gates.wraps, kernel, bias, norm, frames, present)
 
 
 def _update(norm: Norm, gates: Array, carry: Carry, there: Array | None) -> Carry:
-    """The state after a frame; the one before where the frame is not there."""
+    """The state after a frame; the one before where the frame is not there. c is float32."""
     h, c = carry
-    gates = norm(gates)
+    gates = norm(gates.astype(jnp.float32))
     # sigmoid(x) = (1 + tanh(x / 2)) / 2: one tanh for all four gates. +1: start by keeping.
     hidden = c.shape[-1]
     kind = jnp.arange(4 * hidden) // hidden
@@ -73,7 +71,7 @@ def _update(norm: Norm, gates: Array, carry: Carry, there: Array | None) -> Carr
     # Without the barrier XLA computes them anew for each use, four times over in the gradient.
     i, f, g, o = jnp.split(jax.lax.optimization_barrier(squashed), 4, axis=-1)
     later_c = 0.5 * ((1.0 + f) * c + (1.0 + i) * g)
-    later_h = 0.5 * (1.0 + o) * jnp.tanh(later_c)
+    later_h = (0.5 * (1.0 + o) * jnp.tanh(later_c)).astype(h.dtype)
     if there is None:
         return later_h, later_c
     there = there[:, None, None, None]
@@ -95,13 +93,15 @@ def read_frames(
     cells: Iterable[ConvLstmCell],
     frames: Float[Array, "batch time lat lon channel"],
     present: Bool[Array, "batch time"] | None,
+    *,
+    remat: bool,
 ) -> Carries:
     """The state (h, c) of each cell after the last frame."""
     sequence = jnp.moveaxis(frames, 1, 0)
     by_time = None if present is None else present.T
     states = []
     for cell in cells:
-        state, sequence = cell.run(sequence, by_time)
+        state, sequence = segment(cell.run, remat)(sequence, by_time)
         states.append(state)
     return states
 
@@ -123,7 +123,7 @@ class ConvLstm(nnx.Module):
         last, out = config.hidden[-1], sizes.leads * sizes.outputs
         if sizes.whole:
             zeros = nnx.initializers.zeros
-            self.head = nnx.Linear(last, out, kernel_init=zeros, rngs=rngs)
+            self.head = Dense(last, out, kernel_init=zeros, rngs=rngs)
         else:
             self.head = GridConv(
                 last, out * block, config.kernel, wraps=sizes.wraps, rngs=rngs, zero=True
@@ -132,7 +132,7 @@ class ConvLstm(nnx.Module):
     def __call__(self, window: Window) -> Float[Array, "batch lead out_lat out_lon output"]:
         batch, _, lat, lon, _ = window.frames.shape
         frames = space_to_depth(window.frames, self.downsample, wraps=self.wraps)
-        h, _ = read_frames(self.cells, frames, window.present)[-1]
+        h, _ = read_frames(self.cells, frames, window.present, remat=window.remat)[-1]
         h = dropout(h, self.rate, window.key)
         if self.whole:
             cells = self._mask_cells(window)

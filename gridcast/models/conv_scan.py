@@ -40,9 +40,9 @@ def recurrent_convolution(
 
 
 def _start(kernel: Array, frames: Array) -> State:
-    """A state of zeros."""
+    """A state of zeros; c, which adds up over the frames, in full precision."""
     empty = jnp.zeros((*frames.shape[1:4], kernel.shape[2] - frames.shape[-1]), frames.dtype)
-    return empty, empty
+    return empty, empty.astype(jnp.float32)
 
 
 def _reader(

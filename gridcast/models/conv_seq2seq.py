@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from gridcast.config.models import ConvSeq2SeqConfig
 from gridcast.errors import ConfigError
 from gridcast.models.conv_lstm import Carries, read_frames, stack_cells
-from gridcast.models.layers import GridConv, depth_to_space, dropout, space_to_depth
+from gridcast.models.layers import GridConv, depth_to_space, dropout, segment, space_to_depth
 from gridcast.models.window import Sizes, Window
 
 
@@ -70,7 +70,7 @@ class ConvSeq2Seq(nnx.Module):
             state: tuple[Carries, Array], lead: tuple[Array, Array, Array | None, Array | None]
         ) -> tuple[tuple[Carries, Array], Array]:
             (carries, before), (ahead, reference, truth, shown) = state, lead
-            x = jnp.concatenate([before, ahead], axis=-1)
+            x = jnp.concatenate([before.astype(ahead.dtype), ahead], axis=-1)
             x = space_to_depth(x, self.downsample, wraps=self.wraps)
             after = []
             for cell, carry in zip(self.decoder, carries, strict=True):
@@ -84,9 +84,10 @@ class ConvSeq2Seq(nnx.Module):
                 frame = jnp.where(known, truth, frame)
             return (after, jnp.where(mask > 0, frame, 0.0)), correction
 
-        start = read_frames(self.encoder, frames, window.present)
-        last = window.frames[:, -1, :, :, : self.outputs]
+        start = read_frames(self.encoder, frames, window.present, remat=window.remat)
+        last = window.frames[:, -1, :, :, : self.outputs].astype(window.reference.dtype)
         leads = jax.tree.map(
             lambda x: jnp.moveaxis(x, 1, 0), (window.ahead, window.reference, truth, shown)
         )
+        step = segment(step, window.remat)
         return jnp.moveaxis(jax.lax.scan(step, (start, last), leads)[1], 0, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -9,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from gridcast.config.models import CnnLstmConfig
 from gridcast.models.batch_norm import FRAMES, BatchNorm, Moments
-from gridcast.models.layers import GridConv, space_to_depth
+from gridcast.models.layers import Dense, GridConv, segment, space_to_depth
 from gridcast.models.norms import Norm
 from gridcast.models.pooling import Pooling, pool
 from gridcast.models.window import Frozen
@@ -90,11 +92,15 @@ class Encoder(nnx.Module):
         lat, lon = scales(grid, len(config.channels))[-1]
         self.width = config.latent or lat * lon * channels
         self.dense = (
-            nnx.Linear(lat * lon * channels, config.latent, rngs=rngs) if config.latent else None
+            Dense(lat * lon * channels, config.latent, rngs=rngs) if config.latent else None
         )
 
     def __call__(
-        self, frame: Float[Array, "lat lon channel"], present: Float[Array, ""] | None = None
+        self,
+        frame: Float[Array, "lat lon channel"],
+        present: Float[Array, ""] | None = None,
+        *,
+        remat: bool = False,
     ) -> tuple[Float[Array, " vector"], list[Array], list[Moments]]:
         """The frame's vector, the features of each block, and in training the batch's moments.
 
@@ -103,10 +109,11 @@ class Encoder(nnx.Module):
         Args:
           present: 1 or 0, whether the frame counts in the moments of batch norms, over the mapped
             frames; None: batch norms use their running moments.
+          remat: whether stages compute what they need for their gradients again.
         """
         features, found = [], []
         for stage in self.stages:
-            frame, moments = stage(frame, present)
+            frame, moments = segment(stage, remat)(frame, present)
             if stage.pooling is not None:
                 features.append(frame)
             if moments is not None:
@@ -121,6 +128,7 @@ def encode_frames(
     present: Bool[Array, "batch time"] | None = None,
     *,
     training: bool = False,
+    remat: bool = False,
 ) -> tuple[Float[Array, "batch time vector"], list[Array]]:
     """Apply one encoder, with shared weights, to each frame by vmap.
 
@@ -132,7 +140,8 @@ def encode_frames(
     counts = None
     if training and not encoder.frozen:
         counts = jnp.ones(batch * time) if present is None else present.reshape(-1) * 1.0
-    mapped = jax.vmap(encoder, axis_name=FRAMES, out_axes=(0, 0, None))
+    encode = functools.partial(encoder, remat=remat)
+    mapped = jax.vmap(encode, axis_name=FRAMES, out_axes=(0, 0, None))
     vectors, features, moments = mapped(frames.reshape(batch * time, *frames.shape[2:]), counts)
     if moments:
         for stage, found in zip(encoder.stages, moments, strict=True):
@@ -175,7 +184,7 @@ class Decoder(nnx.Module):
     ):
         self.shapes = scales(grid, len(config.channels))
         (lat, lon), kernel = self.shapes[-1], config.kernel
-        self.start = nnx.Linear(width, lat * lon * config.channels[-1], rngs=rngs)
+        self.start = Dense(width, lat * lon * config.channels[-1], rngs=rngs)
         # From coarse to fine: what comes up, with what the encoder saw there, and what goes on up.
         ups = [*config.channels[::-1], channels or config.channels[0]]
         ins = [n if channels is None else 2 * n for n in ups]

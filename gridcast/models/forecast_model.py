@@ -9,11 +9,14 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from gridcast.config.models import Precision
 from gridcast.frames.places import Place, take_static
 from gridcast.frames.windows import Trailing
 from gridcast.models.heads import Head, Past
 from gridcast.models.summary import summarise, table
 from gridcast.models.window import Fixed, Sizes, Window
+
+DTYPES = {"float32": jnp.float32, "mixed": jnp.bfloat16}
 
 
 class Inputs(NamedTuple):
@@ -54,6 +57,9 @@ class ForecastModel(nnx.Module):
       target_mask: [out_lat out_lon target] where there is something to forecast.
       sizes, variables: what it was built for.
       gaps: whether frames may lack; then each variable brings a channel of what was observed.
+      precision: in which the network computes; its weights, the sums over frames and what it adds
+        to the reference stay float32.
+      remat: whether layers compute what they need for their gradients again.
       whole: one answer for a window.
     """
 
@@ -67,9 +73,13 @@ class ForecastModel(nnx.Module):
         sizes: Sizes,
         variables: int,
         gaps: bool,
+        precision: Precision = "float32",
+        remat: bool = False,
     ):
         self.network, self.head, self.gaps, self.whole = network, head, gaps, sizes.whole
         self.sizes, self.variables = sizes, variables
+        self.precision: Precision = precision
+        self.remat = remat
         self.layers = Fixed(jnp.asarray(layers, jnp.float32))
         self.target_mask = Fixed(jnp.asarray(target_mask, jnp.float32))
 
@@ -131,12 +141,14 @@ class ForecastModel(nnx.Module):
             inputs.truth,
             inputs.truth_rate,
             inputs.key,
+            self.remat,
         )
         mask = self.target_mask[...]
         spot = self._spot(inputs)
         mask = mask[None] if spot is None else take_static(mask, spot)
         mask = jnp.repeat(mask, self.head.width, axis=-1)[:, None]
-        return jnp.where(mask > 0, reference + self.network(window), 0.0)
+        correction = self.network(window.of(DTYPES[self.precision])).astype(reference.dtype)
+        return jnp.where(mask > 0, reference + correction, 0.0)
 
     def reference(self, inputs: Inputs) -> Float[Array, "batch lead out_lat out_lon output"]:
         """The head's numbers without the network."""

@@ -189,9 +189,22 @@ class GridConv(nnx.Module):
         self.wraps = wraps
 
     def __call__(self, x: Float[Array, "*batch lat lon channel"]) -> Array:
+        kernel, bias = self.weights(x.dtype)
         if x.ndim == 3:
-            return conv2d_frame(self.wraps)(x, self.kernel[...], self.bias[...])
-        return conv2d(x, self.kernel[...], self.bias[...], self.wraps)
+            return conv2d_frame(self.wraps)(x, kernel, bias)
+        return conv2d(x, kernel, bias, self.wraps)
+
+    def weights(self, dtype: Any) -> tuple[Array, Array]:
+        """Kernel and bias, in the precision of what they are to be applied to."""
+        return self.kernel[...].astype(dtype), self.bias[...].astype(dtype)
+
+
+class Dense(nnx.Linear):
+    """A product and a bias, in the precision of what it is given."""
+
+    def __call__(self, x: Float[Array, "*batch feature"]) -> Array:
+        y = x @ self.kernel[...].astype(x.dtype)
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
 def space_to_depth(
@@ -220,6 +233,14 @@ def depth_to_space(
     x = x.transpose(*range(n), n, n + 2, n + 1, n + 3, n + 4)
     x = x.reshape(*batch, rows * block, columns * block, channel)
     return x[..., : shape[0], : shape[1], :]
+
+
+def segment(function: Callable[..., Any], remat: bool) -> Callable[..., Any]:
+    """With `remat`, nothing inside is held for the backward pass, which computes it again.
+
+    Chen et al. (2016).
+    """
+    return jax.checkpoint(function) if remat else function
 
 
 def dropout(x: Array, rate: float, key: Array | None) -> Array:

@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from gridcast.config.models import CnnLstmConfig, SeriesConfig
-from gridcast.models.layers import dropout
+from gridcast.models.layers import Dense, dropout
 
 
 def where_present(
@@ -26,9 +26,9 @@ class Lstm(nnx.Module):
 
     def __init__(self, features: int, hidden: int, *, backward: bool = False, rngs: nnx.Rngs):
         self.hidden, self.backward = hidden, backward
-        self.from_input = nnx.Linear(features, 4 * hidden, rngs=rngs)
+        self.from_input = Dense(features, 4 * hidden, rngs=rngs)
         recurrent = nnx.initializers.orthogonal()
-        self.from_state = nnx.Linear(
+        self.from_state = Dense(
             hidden, 4 * hidden, use_bias=False, kernel_init=recurrent, rngs=rngs
         )
 
@@ -48,23 +48,24 @@ class Lstm(nnx.Module):
         driven = jnp.moveaxis(self.from_input(where_present(x, present)), 1, 0)
         observed = None if present is None else present.T[..., None]
         empty = jnp.zeros((x.shape[0], self.hidden), x.dtype)
+        # c adds up over the frames: it is kept in full precision.
+        first = empty, empty.astype(jnp.float32)
 
         def step(
             carry: tuple[Array, Array], now: tuple[Array, Array | None]
         ) -> tuple[tuple[Array, Array], Array]:
             (h, c), (drive, there) = carry, now
             gates = drive + self.from_state(h if kept is None else h * kept)
+            gates = gates.astype(jnp.float32)
             i, f, g, o = jnp.split(gates, 4, axis=-1)
             later_c = nnx.sigmoid(f + 1.0) * c + nnx.sigmoid(i) * jnp.tanh(g)
-            later_h = nnx.sigmoid(o) * jnp.tanh(later_c)
+            later_h = (nnx.sigmoid(o) * jnp.tanh(later_c)).astype(h.dtype)
             if there is None:
                 return (later_h, later_c), later_h
             carry = jnp.where(there, later_h, h), jnp.where(there, later_c, c)
             return carry, jnp.where(there, later_h, 0.0)
 
-        (last, _), states = jax.lax.scan(
-            step, (empty, empty), (driven, observed), reverse=self.backward
-        )
+        (last, _), states = jax.lax.scan(step, first, (driven, observed), reverse=self.backward)
         return jnp.moveaxis(states, 0, 1), last
 
 
@@ -106,7 +107,7 @@ class LstmStack(nnx.Module):
         for layer, layer_key in zip(self.layers, _keys(key, len(self.layers)), strict=True):
             for_sequence, for_last, *for_states = _keys(layer_key, 2 + len(layer))
             read = [
-                lstm(x, present, self._kept(x.shape[0], lstm.hidden, state_key))
+                lstm(x, present, self._kept(x, lstm.hidden, state_key))
                 for lstm, state_key in zip(layer, for_states, strict=True)
             ]
             x = jnp.concatenate([states for states, _ in read], axis=-1)
@@ -129,10 +130,10 @@ class LstmStack(nnx.Module):
         """The length of `vector` for windows of `time` frames."""
         return self.width * time if self.sequence else self.width
 
-    def _kept(self, batch: int, hidden: int, key: Array | None) -> Array | None:
+    def _kept(self, x: Array, hidden: int, key: Array | None) -> Array | None:
         if key is None or self.recurrent_dropout == 0.0:
             return None
-        return dropout(jnp.ones((batch, hidden)), self.recurrent_dropout, key)
+        return dropout(jnp.ones((len(x), hidden), x.dtype), self.recurrent_dropout, key)
 
 
 def _keys(key: Array | None, count: int) -> list[Array | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -34,12 +35,13 @@ class Norm(nnx.Module):
     ) -> Float[Array, "*batch lat lon channel"]:
         if self.kind == "none":
             return x
+        full = x.astype(jnp.float32)
         if self.kind == "layer":
-            normal = _standardised(x, (-1,))
+            normal = _standardised(full, (-1,))
         else:
-            grouped = x.reshape(*x.shape[:-1], self.groups, -1)
+            grouped = full.reshape(*x.shape[:-1], self.groups, -1)
             normal = _standardised(grouped, (-4, -3, -1)).reshape(x.shape)
-        return normal * self.scale[...] + self.bias[...]
+        return (normal * self.scale[...] + self.bias[...]).astype(x.dtype)
 
 
 def _standardised(x: Array, axes: tuple[int, ...]) -> Array:

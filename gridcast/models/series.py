@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float
 
 from gridcast.config.models import SeriesConfig
 from gridcast.errors import ConfigError
+from gridcast.models.layers import Dense
 from gridcast.models.lstm import LstmStack, where_present
 from gridcast.models.window import Sizes, Window
 
@@ -30,14 +31,14 @@ class TimeConv(nnx.Module):
         x: Float[Array, "batch time channel"],
         present: Bool[Array, "batch time"] | None = None,
     ) -> tuple[Float[Array, "batch step filter"], Bool[Array, "batch step"] | None]:
-        kernel = self.kernel[...]
+        kernel, bias = self.kernel[...].astype(x.dtype), self.bias[...].astype(x.dtype)
         length, x = len(kernel), where_present(x, present)
         if self.same:
             x = jnp.pad(x, ((0, 0), ((length - 1) // 2, length // 2), (0, 0)))
         steps = x.shape[1] - length + 1
         # One matrix product of what lies under the filter: faster than a convolution on CPUs.
         under = jnp.concatenate([x[:, i : i + steps] for i in range(length)], axis=-1)
-        x = nnx.relu(under @ kernel.reshape(-1, kernel.shape[2]) + self.bias[...])
+        x = nnx.relu(under @ kernel.reshape(-1, kernel.shape[2]) + bias)
         if present is not None and not self.same:
             present = jnp.stack([present[:, i : i + steps] for i in range(length)]).all(axis=0)
         return where_present(x, present), present
@@ -93,10 +94,10 @@ class SeriesNetwork(nnx.Module):
         self.lstm = LstmStack(widths[-1], config, rngs=rngs)
         widths = [self.lstm.vector_width(-(-steps // self.pool)), *config.dense]
         self.dense = nnx.List(
-            nnx.Linear(n, m, rngs=rngs) for n, m in zip(widths, config.dense, strict=False)
+            Dense(n, m, rngs=rngs) for n, m in zip(widths, config.dense, strict=False)
         )
         start = nnx.initializers.zeros
-        self.head = nnx.Linear(widths[-1], outputs, kernel_init=start, rngs=rngs)
+        self.head = Dense(widths[-1], outputs, kernel_init=start, rngs=rngs)
 
     def __call__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flax import nnx
 from jaxtyping import Array, Bool, Float
@@ -58,6 +58,7 @@ class Window(NamedTuple):
       truth: what is to be forecast, in training with scheduled sampling; otherwise None.
       truth_rate: probability with which the decoder is shown the truth instead of its own frame.
       key: for dropout and sampling, in training; otherwise None.
+      remat: whether layers compute what they need for their gradients again.
     """
 
     frames: Float[Array, "batch time lat lon channel"]
@@ -67,3 +68,8 @@ class Window(NamedTuple):
     truth: Float[Array, "batch lead out_lat out_lon output"] | None
     truth_rate: Float[Array, ""] | float
     key: Array | None
+    remat: bool = False
+
+    def of(self, dtype: Any) -> Window:
+        """With what the network reads in another precision."""
+        return self._replace(frames=self.frames.astype(dtype), ahead=self.ahead.astype(dtype))

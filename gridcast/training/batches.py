@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
-from gridcast.config.schema import TrainConfig
+from gridcast.config.training import TrainConfig
 from gridcast.errors import ConfigError
 from gridcast.frames.windows import shuffled
 

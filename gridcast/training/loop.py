@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from gridcast.config.schema import TrainConfig
+from gridcast.config.training import TrainConfig
 from gridcast.errors import TrainingError
 from gridcast.training.batches import epoch_batches
 from gridcast.training.series import DeviceSeries

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from gridcast.config.schema import TrainConfig
+from gridcast.config.training import TrainConfig
 
 
 class Weights(NamedTuple):

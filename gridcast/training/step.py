@@ -19,6 +19,7 @@ from gridcast.frames.windows import Trailing
 from gridcast.models import Inputs
 from gridcast.models.members import joint_outputs
 from gridcast.training.batches import member_seed
+from gridcast.training.gradients import Batch, gradient_of
 from gridcast.training.losses import LOSSES, masked_mean
 from gridcast.training.series import DeviceSeries
 from gridcast.training.state import TrainState, Weights, moved_average
@@ -42,6 +43,8 @@ class Stepper:
       everywhere: whether validation, too, needs places: the model works on patches.
       members: networks that are trained side by side.
       average: decay of the moving average of the weights; 0: none.
+      parts: of a batch, computed one after the other; gradients are those of the whole, except
+        that batch norms take their moments over each part.
     """
 
     graph: nnx.GraphDef
@@ -61,6 +64,7 @@ class Stepper:
     everywhere: bool = False
     members: int = 1
     average: float = 0.0
+    parts: int = 1
 
     @cached_property
     def run(self) -> Callable[..., tuple[TrainState, Array]]:
@@ -177,12 +181,15 @@ class Stepper:
             key = jax.random.fold_in(root, state.step)
             rate = 1.0 - jnp.minimum(state.step / max(self.teach_until, 1), 1.0)
 
-            def objective(params: Any) -> tuple[Array, Any]:
-                weights = Weights(params, state.statistics)
-                loss, statistics = self._loss(weights, series, batches[i], key, rate)
+            def objective(params: Any, statistics: Any, part: Batch) -> tuple[Array, Any]:
+                weights = Weights(params, statistics)
+                loss, statistics = self._loss(weights, series, part.initial, part.key, rate)
                 return loss.mean() + self._penalty(params), statistics
 
-            (loss, statistics), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
+            batch = Batch(batches[i], key)
+            loss, statistics, gradient = gradient_of(
+                objective, state.params, state.statistics, batch, self.parts
+            )
             updates, optimizer = self.optimizer.update(gradient, state.optimizer, state.params)
             params = optax.apply_updates(state.params, updates)
             norms = (optax.tree.norm(tree) for tree in (gradient, params, updates))

@@ -171,6 +171,13 @@ def job_entry(how: How, config: str = "sst") -> dict[str, Any]:
     return found
 
 
+def growth_entry(how: How) -> dict[str, Any]:
+    """What a training step costs by size, in this process: JAX is imported only now."""
+    from benchmarks.growth import growth
+
+    return {**how.about(), "by": growth(how.rounds, how.cores, how.seconds)}
+
+
 def _timed(workers: Mapping[str, Worker], work: str, how: How) -> dict[str, list[Block]]:
     runners = {name: partial(worker.block, work) for name, worker in workers.items()}
     first = {name: worker.about["step_seconds"][work] for name, worker in workers.items()}

@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 
 from benchmarks.flops import network_flops
+from benchmarks.kernels import kernels
 from benchmarks.machine import MATRIX, fastest, matrix_rate, numpy_matrix_rate, numpy_memory_rate
 from benchmarks.problem import Problem, require_same
 from benchmarks.workloads import WORKLOADS, config_of, series_of
@@ -62,7 +63,8 @@ class Gridcast:
         self.state = self.stepper.start(jax.tree.map(jnp.copy, self.weights))
         began = time.perf_counter()
         lowered = self.stepper.run.lower(self.state, self.series, self.batches, 0, 1)
-        memory = lowered.compile().memory_analysis()
+        compiled = lowered.compile()
+        memory = compiled.memory_analysis()
         self.seconds["compile"] = time.perf_counter() - began
         self.model = setup.model()
         single = config.train.members == 1
@@ -76,6 +78,7 @@ class Gridcast:
             variables=len(setup.fields.inputs),
             batch_size=config.train.batch_size,
         )
+        cost = compiled.cost_analysis() or {}
         sizes, batch = self.model.sizes, self.batches.shape[-1]
         flops = network_flops(config.model, sizes, batch)
         return {
@@ -91,6 +94,8 @@ class Gridcast:
             "flops": {"training": flops.training, "inference": flops.inference},
             "seconds": self.seconds,
             "temporary_bytes": int(memory.temp_size_in_bytes),
+            "loops": kernels(compiled.as_text()),
+            "xla": {k: cost[k] for k in ("flops", "bytes accessed") if k in cost},
         }
 
     def train(self, steps: int) -> None:

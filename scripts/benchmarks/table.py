@@ -27,6 +27,7 @@ def table(results: Mapping[str, Any]) -> str:
         parts.append(_LEGEND)
         parts += [text for entry in of_workloads if (text := all_ratios(entry))]
     parts += [ensemble_text(entry) for entry in entries.get("ensemble", {}).values()]
+    parts += [growth_text(entry) for entry in entries.get("growth", {}).values()]
     parts += [job_text(entry) for entry in entries.get("job", {}).values()]
     parts += [f"{name} was skipped: {why}." for name, why in results.get("skipped", {}).items()]
     parts.append(machine_text(results, of_workloads))
@@ -129,6 +130,17 @@ def ensemble_text(entry: Entry) -> str:
         f"A step of {entry['members']} members of W1 takes {_ratio(entry['times'])} times as long "
         "as that of one."
     )
+
+
+def growth_text(entry: Entry) -> str:
+    """How the time of a step grows with what varies."""
+    rows = ["| W1, a training step by | ms | exponent |", "|---|---|---|"]
+    for name, found in entry["by"].items():
+        told = found["steps"]
+        times = ", ".join(f"{size}: {_took(one)}" for size, one in told.items())
+        busy = any(one["busy"] for one in told.values())
+        rows.append(f"| {name} | {times} | {'busy' if busy else _short(found['exponent'])} |")
+    return "\n".join(rows)
 
 
 def job_text(entry: Entry) -> str:
