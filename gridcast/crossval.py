@@ -11,11 +11,12 @@ import xarray as xr
 from gridcast.calibrating import fit_run
 from gridcast.config import Config
 from gridcast.errors import ConfigError
-from gridcast.experiment import clear, require_writable, said, write_scores
+from gridcast.experiment import said, write_scores
 from gridcast.frames.splits import Splits, blocked_folds
 from gridcast.frames.trailing import steps_of
 from gridcast.labelling import label_forecast
 from gridcast.opening import Source, open_source
+from gridcast.output import clear, writing_to
 from gridcast.preparation import Setup, complete_series, prepare
 from gridcast.run import Run
 from gridcast.sources.netcdf import write_netcdf
@@ -48,29 +49,31 @@ def cross_validate(
     require_unlearned(config, "a cross-validation")
     config = config.with_directory("runs/crossval")
     directory = Path(str(config.output.directory))
-    require_writable(directory, resume=False)
-    source = open_source(config, dataset)
-    _, axis = complete_series(config, source)
-    blocks = folds(config, axis)
-    for path in directory.glob("hindcast_fold*.nc"):  # an earlier run may have had more folds
-        path.unlink()
-    made = []
-    for number, splits in enumerate(blocks, 1):
-        dates = axis.times[splits.test]
-        _log.info(
-            "fold %d of %d: forecasts of %s to %s",
-            number,
-            config.crossval.folds,
-            label(dates[0]),
-            label(dates[-1]),
-        )
-        run, hindcast = forecast_block(config, source, splits, directory / f"fold{number}")
-        made.append(hindcast)
-        labelled = label_forecast(run.fields, hindcast.made, axis, hindcast.initial, run.attributes)
-        write_netcdf(labelled, directory / f"hindcast_fold{number}.nc")
-    scores = score(joined(made), run.fields, _about(run, config), config.verification)
-    write_scores(scores, directory)
-    _log.info("%s\nout-of-fold forecasts of all years are in %s", said(scores), directory)
+    with writing_to(directory):
+        source = open_source(config, dataset)
+        _, axis = complete_series(config, source)
+        blocks = folds(config, axis)
+        for path in directory.glob("hindcast_fold*.nc"):  # an earlier run may have had more folds
+            path.unlink()
+        made = []
+        for number, splits in enumerate(blocks, 1):
+            dates = axis.times[splits.test]
+            _log.info(
+                "fold %d of %d: forecasts of %s to %s",
+                number,
+                config.crossval.folds,
+                label(dates[0]),
+                label(dates[-1]),
+            )
+            run, hindcast = forecast_block(config, source, splits, directory / f"fold{number}")
+            made.append(hindcast)
+            labelled = label_forecast(
+                run.fields, hindcast.made, axis, hindcast.initial, run.attributes
+            )
+            write_netcdf(labelled, directory / f"hindcast_fold{number}.nc")
+        scores = score(joined(made), run.fields, _about(run, config), config.verification)
+        write_scores(scores, directory)
+        _log.info("%s\nout-of-fold forecasts of all years are in %s", said(scores), directory)
     return scores
 
 
@@ -97,11 +100,11 @@ def forecast_block(
     config: Config, source: Source, splits: Splits, directory: Path
 ) -> tuple[Run, Hindcast]:
     """A run trained on the training dates of `splits`, and its forecasts of their test dates."""
-    require_writable(directory, resume=False)
-    setup = prepare(config, source, splits)
-    require_apart(setup)
-    clear(directory)
-    run = fit_run(setup, directory, resume=False)
+    with writing_to(directory):
+        setup = prepare(config, source, splits)
+        require_apart(setup)
+        clear(directory)
+        run = fit_run(setup, directory, resume=False)
     return run, run.hindcast_of(setup.series, setup.axis, splits)
 
 

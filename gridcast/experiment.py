@@ -17,29 +17,18 @@ from gridcast.accelerator import device_name
 from gridcast.calibrating import fit_run
 from gridcast.config import Config, config_from_dict, dump_config, load_config
 from gridcast.drafts import write_text
-from gridcast.errors import CheckpointError, ConfigError, DataError
+from gridcast.errors import ConfigError
 from gridcast.fitting import compile_setup
 from gridcast.forecast_plots import plot_forecast
 from gridcast.opening import IN_MEMORY, Data, open_source
+from gridcast.output import clear, writing_to
 from gridcast.plots import plot_reliability, plot_scores
 from gridcast.preparation import Setup, prepare
 from gridcast.run import Run
 from gridcast.sources.netcdf import write_netcdf
 from gridcast.timeaxis import label
-from gridcast.training import checkpoints
-from gridcast.training.encoders import CHECKPOINTS
 from gridcast.verification.tables import table, verdict, write_csv
 
-RESULTS = (
-    "metrics.jsonl",
-    "hindcast.nc",
-    "forecast.nc",
-    "forecast.png",
-    "comparison*.*",
-    "scores*.nc",
-    "scores*.csv",
-    "scores*.png",
-)
 _log = logging.getLogger("gridcast")
 
 
@@ -102,49 +91,24 @@ def run_training(
     began = time.perf_counter()
     config = config.with_directory("runs/default")
     directory = Path(str(config.output.directory))
-    require_writable(directory, resume)
-    setup = prepare(config, open_source(config, dataset))
-    _log.info("%s", _describe(setup))
-    if not resume:
-        clear(directory)
-    write_text(directory / "config.yaml", dump_config(config))
-    run = fit_run(setup, directory, resume=resume)
-    _log.info("trained in %.0f s on %s", time.perf_counter() - began, device_name())
-    source = setup.source
-    scores, hindcast = run.verify(source)
-    write_netcdf(hindcast, directory / "hindcast.nc")
-    write_scores(scores, directory)
-    forecast = run.forecast(source)
-    write_netcdf(forecast, directory / "forecast.nc")
-    plot_forecast(run.observed(source), forecast, directory / "forecast.png")
-    _log.info("%s", said(scores))
-    _log.info("all files are in %s, after %.0f s", directory, time.perf_counter() - began)
-    return run
-
-
-def require_writable(directory: Path, resume: bool) -> None:
-    """What can be known before the data are read."""
-    if resume and not any((directory / CHECKPOINTS).glob("step-*")):
-        raise CheckpointError(
-            f"nothing to resume: no checkpoint in {directory / CHECKPOINTS}\n"
-            "  fix: train without --resume"
-        )
-    try:
-        (directory / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot write to {directory}: {error.strerror or error}") from error
-
-
-def clear(directory: Path) -> None:
-    """Remove an earlier run's files, so that what is there belongs together."""
-    earlier = list((directory / CHECKPOINTS).glob("step-*"))
-    if earlier:
-        _log.warning("%s holds an earlier run, which is replaced", directory)
-    for path in earlier:
-        checkpoints.remove(path)
-    for pattern in RESULTS:
-        for path in directory.glob(pattern):
-            path.unlink()
+    with writing_to(directory, resume=resume):
+        setup = prepare(config, open_source(config, dataset))
+        _log.info("%s", _describe(setup))
+        if not resume:
+            clear(directory)
+        write_text(directory / "config.yaml", dump_config(config))
+        run = fit_run(setup, directory, resume=resume)
+        _log.info("trained in %.0f s on %s", time.perf_counter() - began, device_name())
+        source = setup.source
+        scores, hindcast = run.verify(source)
+        write_netcdf(hindcast, directory / "hindcast.nc")
+        write_scores(scores, directory)
+        forecast = run.forecast(source)
+        write_netcdf(forecast, directory / "forecast.nc")
+        plot_forecast(run.observed(source), forecast, directory / "forecast.png")
+        _log.info("%s", said(scores))
+        _log.info("all files are in %s, after %.0f s", directory, time.perf_counter() - began)
+        return run
 
 
 def dry_run(config: Config) -> str:

@@ -172,6 +172,7 @@ def fit_setup(
     Raises:
       ConfigError, DataError: on `resume`, settings or training data that differ from before.
       TrainingError: the loss is no longer finite.
+      CheckpointError: a checkpoint cannot be written.
     """
     stepper, series, weights, frozen = compile_setup(setup, model, first=first)
     config = setup.config.train
@@ -197,6 +198,8 @@ def fit_setup(
             groups["average"] = now.state.average
         return checkpoint_of(setup, int(now.state.step), groups, vars(now.progress))
 
+    if not resume:  # before an epoch is spent it shows that checkpoints can be written
+        save(begin)
     last = loop.fit(
         stepper,
         series,

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gridcast.config import Config
-from gridcast.errors import DataError
+from gridcast.errors import DataError, TrainingError
 from gridcast.frames.fields import NORMAL, Fields
 from gridcast.frames.splits import Splits, blocked_folds
 from gridcast.opening import Source
@@ -142,7 +142,11 @@ def reference_of(config: Config) -> str:
 
 
 def errors(hindcast: Hindcast, fields: Fields, name: str) -> Float[np.ndarray, "target lead"]:
-    """The `measure` of one forecast, pooled over dates and area."""
+    """The `measure` of one forecast, pooled over dates and area.
+
+    Raises:
+      TrainingError: it is not finite.
+    """
     forecast, gaps = hindcast.forecasts[name], fields.config.frames.missing == "mask"
     found = []
     for i, target in enumerate(fields.targets):
@@ -154,4 +158,6 @@ def errors(hindcast: Hindcast, fields: Fields, name: str) -> Float[np.ndarray, "
             found.append(crps(NormalPairs(forecast[..., i], deviation, *judged, gaps)))
         else:
             found.append(rmse(Pairs(forecast[..., i], *judged, gaps)) ** 2)
+    if not np.isfinite(found).all():
+        raise TrainingError(f"the forecasts of {name.replace('_', ' ')} are not finite")
     return np.stack(found)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
+from gridcast.errors import ConfigError, DataError
 from gridcast.frames.fields import AMOUNTS, Fields
 from gridcast.frames.transform import FrameTransform
 from gridcast.sources.units import family
 from gridcast.sources.values import is_difference
-from gridcast.timeaxis import TimeAxis
+from gridcast.timeaxis import TimeAxis, label
 
 CONVENTIONS = "CF-1.11"
 _HOURS = {"day": 24.0, "hour": 1.0, "minute": 1.0 / 60.0}
@@ -32,6 +34,9 @@ def label_forecast(
     Dimensions forecast_reference_time, forecast_period, lat, lon (and, first of the last three,
     category); NaN off the mask. `time` is the valid date of each pair. Months and years are
     counted as steps, shorter units in hours.
+
+    Raises:
+      DataError: a value inside the mask is not finite.
     """
     times = valid_times(axis, initial, forecast.shape[1])
     steps = np.arange(1, forecast.shape[1] + 1) * axis.every
@@ -68,10 +73,28 @@ def label_forecast(
     if fields.classes is not None:
         about = {"long_name": "class of the value, from low to high"}
         dataset = dataset.assign_coords(category=("category", fields.classes.labels, about))
+    _require_finite(fields, dataset)
     dataset.attrs = of_file(attributes)
     # A record dimension: forecasts of further dates can be added to the file.
     dataset.encoding["unlimited_dims"] = {_DIMS[0]}
     return dataset
+
+
+def _require_finite(fields: Fields, dataset: xr.Dataset) -> None:
+    """Raise where a forecast is not a number: a file of it would look like one with a mask."""
+    for i, (name, variable) in enumerate(dataset.data_vars.items()):
+        target = fields.targets[i % len(fields.targets)]  # values of all, then deviations of all
+        wrong = ~np.isfinite(variable.values) & target.grid.mask
+        if wrong.any():
+            window, lead, *_, row, column = np.argwhere(wrong)[0]
+            when = label(dataset["time"].values[window, lead])
+            raise DataError(
+                f"the forecast of {name} is not finite in {int(wrong.sum())} places, the first for "
+                f"{when} at {target.grid.lat[row]:g}N {target.grid.lon[column]:g}E\n"
+                "  expected: a number in every cell of the mask; no file is written\n"
+                "  fix: look for extreme values in the last frames of the data; or train with a "
+                "smaller train.learning_rate, or another data.transform"
+            )
 
 
 def valid_times(axis: TimeAxis, initial: Int[np.ndarray, " window"], leads: int) -> np.ndarray:
@@ -164,8 +187,23 @@ def _about(transform: FrameTransform) -> dict[str, Any]:
 
 
 def of_file(attributes: dict[str, str]) -> dict[str, str]:
-    """Global attributes with those that CF wants in every file."""
-    now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """Global attributes with those that CF wants in every file.
+
+    The environment variable SOURCE_DATE_EPOCH, seconds since 1970, is taken for the time of writing
+    (reproducible-builds.org).
+
+    Raises:
+      ConfigError: it is something else.
+    """
+    given = os.environ.get("SOURCE_DATE_EPOCH", "").strip()
+    try:
+        made = dt.datetime.fromtimestamp(int(given), dt.UTC) if given else dt.datetime.now(dt.UTC)
+    except (ValueError, OverflowError, OSError):
+        raise ConfigError(
+            f"SOURCE_DATE_EPOCH: {given[:40]!r}, expected seconds since 1970\n"
+            "  fix: unset this environment variable"
+        ) from None
+    now = made.strftime("%Y-%m-%dT%H:%M:%SZ")
     return {"Conventions": CONVENTIONS, "history": f"{now} gridcast", **attributes}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gridcast.config import Config, config_from_dict, dump_config
 from gridcast.config.models import ReferenceModelConfig
+from gridcast.drafts import write_text
 from gridcast.errors import ConfigError
 from gridcast.frames.fields import variables
 from gridcast.timeaxis import TimeAxis
@@ -75,7 +76,7 @@ def next_commands(config: Config, file: str, overrides: Sequence[str], path: Pat
 
 def write_experiment(experiment: Config, path: Path) -> None:
     """Write the experiment on the series at `path`, marked as ours to replace."""
-    experiment_file(path).write_text(f"{_MARK}, on {path.name}\n{dump_config(experiment)}")
+    write_text(experiment_file(path), f"{_MARK}, on {path.name}\n{dump_config(experiment)}")
 
 
 def experiment_file(path: Path) -> Path:

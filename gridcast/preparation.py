@@ -22,6 +22,7 @@ from gridcast.frames.windows import FrameSeries, Observed, whole_windows
 from gridcast.models import ForecastModel, build_model
 from gridcast.models.heads import ClassHead, Head, NormalHead, RainHead, ValueHead
 from gridcast.opening import Source
+from gridcast.provenance import checksums
 from gridcast.references import BASE_ARRAYS, TrainingSeries, error_deviation, fit_base
 from gridcast.sources.static import static_layers
 from gridcast.timeaxis import TimeAxis, label
@@ -60,6 +61,11 @@ class Setup:
         """The training windows of each member of the ensemble."""
         years = self.axis.dates[self.train_windows, 0]
         return member_windows(self.train_windows, years, self.config.train)
+
+    @cached_property
+    def checksums(self) -> dict[str, str]:
+        """As `gridcast.provenance.checksums`, of the series."""
+        return checksums(self.source.series)
 
     def epoch(self, epoch: int) -> Int[np.ndarray, "*member step batch"]:
         """The batches of one epoch of training."""

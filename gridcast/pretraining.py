@@ -10,10 +10,10 @@ import xarray as xr
 from gridcast.config import Config
 from gridcast.config.models import CnnLstmConfig
 from gridcast.errors import ConfigError
-from gridcast.experiment import clear, require_writable
 from gridcast.fitting import fit_setup
 from gridcast.models.autoencoder import Autoencoder
 from gridcast.opening import open_source
+from gridcast.output import clear, writing_to
 from gridcast.preparation import prepare
 
 _log = logging.getLogger("gridcast")
@@ -40,7 +40,6 @@ def pretrain(config: Config, dataset: xr.Dataset | xr.DataArray | None = None) -
         )
     config = config.with_directory("runs/pretrained")
     directory = Path(str(config.output.directory)) / "encoder"
-    require_writable(directory, resume=False)
     model = config.model.model_copy(
         update={"encoder_from": None, "freeze_encoder": False, "base": "climatology"}
     )
@@ -51,9 +50,10 @@ def pretrain(config: Config, dataset: xr.Dataset | xr.DataArray | None = None) -
     alone = config.model_copy(
         update={"model": model, "frames": frames, "target": target, "train": train}
     )
-    setup = prepare(alone, open_source(alone, dataset))
-    clear(directory)
-    best = fit_setup(setup, directory, resume=False, model=setup.model(Autoencoder), first=0)
+    with writing_to(directory):
+        setup = prepare(alone, open_source(alone, dataset))
+        clear(directory)
+        best = fit_setup(setup, directory, resume=False, model=setup.model(Autoencoder), first=0)
     _log.info(
         "the encoder is in %s: best reconstruction error %.3f of the variance",
         directory,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from gridcast.config import config_from_dict
 from gridcast.errors import ConfigError, DataError
 from gridcast.preparation import Setup
+from gridcast.provenance import revision, versions
 from gridcast.training import checkpoints, loop
 from gridcast.training.encoders import CHECKPOINTS
 from gridcast.training.state import TrainState, Weights
@@ -83,7 +83,9 @@ def checkpoint_of(
         "grid_digest": setup.fields.inputs[0].grid.digest,
         "position": position,
         "seed": setup.config.train.seed,
-        "versions": _versions(),
+        "versions": versions(),
+        "revision": revision(),
+        "data_sha256": setup.checksums,
     }
     arrays = {name: checkpoints.named_leaves(tree) for name, tree in groups.items()}
     fixed = {
@@ -92,8 +94,3 @@ def checkpoint_of(
         "layers": {"layers": setup.layers},
     }
     return checkpoints.Checkpoint(step, about, {**fixed, **arrays})
-
-
-def _versions() -> dict[str, str]:
-    """Of the packages that decide the numbers."""
-    return {name: version(name) for name in ("gridcast", "jax", "jaxlib", "flax", "optax", "numpy")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,6 +36,8 @@ from gridcast.verification.comparison import beside
 from gridcast.verification.foreign import Forecasts
 from gridcast.verification.hindcast import Hindcast, make_hindcast
 from gridcast.verification.scores import score
+
+_log = logging.getLogger("gridcast")
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,11 @@ class Run:
           ('sst', 3)
         """
         directory = Path(directory)
-        return cls.restore(directory, load_newest(directory / CHECKPOINTS))
+        checkpoint = load_newest(directory / CHECKPOINTS)
+        if not checkpoint.about["position"]["finished"]:
+            text = "the training of %s has not ended; its best weights after %d steps are used"
+            _log.warning(text, directory, checkpoint.step)
+        return cls.restore(directory, checkpoint)
 
     @classmethod
     def restore(cls, directory: Path, checkpoint: Checkpoint) -> Run:

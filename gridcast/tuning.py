@@ -22,6 +22,7 @@ from gridcast.crossval import forecast_block, require_unlearned
 from gridcast.drafts import drafted, write_text
 from gridcast.errors import ConfigError, DataError, TrainingError
 from gridcast.judging import Years, errors, measure, moved, reference_of
+from gridcast.locks import alone_in
 from gridcast.opening import open_source
 from gridcast.preparation import complete_series
 from gridcast.trials import SECTIONS, Trial, most_inputs, trials_of, word
@@ -61,21 +62,22 @@ def tune(config: Config, dataset: xr.Dataset | xr.DataArray | None = None) -> xr
         require_unlearned(trial.config, "a search of settings")
     if any(getattr(trial.config.model, "encoder_from", None) for trial in trials):
         _log.warning("the encoder that training starts from may have seen the years of the folds")
-    inputs = most_inputs(config)
-    opened: dict[str, Years] = {}
-    results = []
-    for number, trial in enumerate(trials, 1):
-        _log.info("trial %d of %d: %s", number, len(trials), trial)
-        key = trial.config.model_dump_json(include={"data", "static"})
-        if key not in opened:
-            opened[key] = Years.of(config, open_source(trial.config, dataset), inputs)
-        results.append(_result(trial, opened[key], directory / "trials"))
-    if all(result.model is None for result in results):
-        raise TrainingError(f"no trial could be trained: {results[0].failure}")
-    made = _labelled(config, trials, results)
-    best = trials[int(made["trial"][0]) - 1]
-    _write(directory, made, _best_text(config, best, made))
-    _log.info("the best settings are in %s", directory / "best.yaml")
+    with alone_in(directory):
+        inputs = most_inputs(config)
+        opened: dict[str, Years] = {}
+        results = []
+        for number, trial in enumerate(trials, 1):
+            _log.info("trial %d of %d: %s", number, len(trials), trial)
+            key = trial.config.model_dump_json(include={"data", "static"})
+            if key not in opened:
+                opened[key] = Years.of(config, open_source(trial.config, dataset), inputs)
+            results.append(_result(trial, opened[key], directory / "trials"))
+        if all(result.model is None for result in results):
+            raise TrainingError(f"no trial could be trained: {results[0].failure}")
+        made = _labelled(config, trials, results)
+        best = trials[int(made["trial"][0]) - 1]
+        _write(directory, made, _best_text(config, best, made))
+        _log.info("the best settings are in %s", directory / "best.yaml")
     return made
 
 

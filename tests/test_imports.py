@@ -14,13 +14,23 @@ PACKAGE = Path(__file__).parents[1] / "gridcast"
 
 # Each line may import from itself and from the lines above it.
 ORDER = [
-    ["errors", "drafts", "timeaxis", "grid", "accelerator", "compiled", "config"],
+    [
+        "errors",
+        "drafts",
+        "locks",
+        "provenance",
+        "timeaxis",
+        "grid",
+        "accelerator",
+        "compiled",
+        "config",
+    ],
     ["sources"],
     ["frames"],
     ["opening", "labelling", "references", "models"],
     ["training", "forecasting"],
     ["preparation", "verification"],
-    ["resuming", "fitting", "matching", "plots", "long_training"],
+    ["resuming", "fitting", "matching", "output", "plots", "long_training"],
     ["run", "forecast_plots"],
     ["calibrating"],
     ["experiment"],

@@ -34,6 +34,7 @@ from gridcast.training import checkpoints, loop
 from gridcast.training.batches import epoch_batches, member_seed, member_windows
 from gridcast.training.checkpoints import Checkpoint, load_newest, named_leaves
 from gridcast.training.encoders import CHECKPOINTS, load_encoder, put_encoder
+from gridcast.training.journal import Journal
 from gridcast.training.state import Weights
 
 MEMBERS, SEED = 3, 2**32 - 2  # the last member's seed begins again at 0
@@ -353,14 +354,14 @@ def test_an_ensemble_comes_back_from_its_checkpoint(uninterrupted):
 def test_a_stopped_ensemble_goes_on_to_the_same_bits(uninterrupted, tmp_path, monkeypatch):
     """Stopped within the first epoch, and at its end."""
     setup, whole, last = uninterrupted
-    steps = loop._Journal.steps
+    steps = Journal.steps
 
     def stop(self: Any, *arguments: Any) -> None:
         steps(self, *arguments)
         os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Journal, "steps", stop)
+        patch.setattr(Journal, "steps", stop)
         for resume, expected in ((False, loop.STEPS_PER_CALL), (True, last.step // 2)):
             with pytest.raises(SystemExit):
                 fit_setup(setup, tmp_path, resume=resume)

@@ -9,8 +9,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +18,7 @@ import pooch
 import requests
 
 from gridcast.errors import DataError
+from gridcast.locks import waiting_for
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def download(
     final = folder / Path(urlsplit(address).path).name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(cache / f"{folder.name}.lock"):
+        with waiting_for(cache / f"{folder.name}.lock"):
             if final.exists():
                 verify(final, cache)
                 return final
@@ -166,7 +166,7 @@ def _remember(final: Path, address: str, partial: Path, cache: Path) -> None:
         "address": address,
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
     }
-    with _alone(cache / f"{RECORD}.lock"):
+    with waiting_for(cache / f"{RECORD}.lock"):
         record = _record(cache)
         before = record.get(name)
         if before is not None and before["sha256"] != entry["sha256"]:
@@ -198,35 +198,3 @@ def _record(cache: Path) -> dict[str, dict[str, Any]]:
         f"{path} is damaged: the checksums of downloaded files cannot be read\n"
         f"  fix: delete {path.parent} and get the data again"
     )
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold a lock; the system gives it back when its process ends, however it ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-        if not _try_lock(file.fileno()):
-            log.warning("waiting for another process that holds %s", path)
-            while not _try_lock(file.fileno()):
-                time.sleep(0.1)
-        yield  # closing the file gives the lock back
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _try_lock(handle: int) -> bool:
-        try:
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-else:
-    import fcntl
-
-    def _try_lock(handle: int) -> bool:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import warnings
 from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
@@ -117,16 +116,11 @@ def write_netcdf(dataset: xr.Dataset, path: str | Path) -> None:
     if path.is_dir():
         raise DataError(f"{path}: is a folder, expected the name of a file")
     ready, encoding = _storable(dataset, path)
-    try:
-        with drafted(path) as draft:
+    with drafted(path, size=ready.nbytes) as draft:
+        try:
             ready.to_netcdf(draft, format="NETCDF4_CLASSIC", engine="netcdf4", encoding=encoding)
-    except (OSError, RuntimeError) as error:
-        free = shutil.disk_usage(path.parent).free / 1e6
-        raise DataError(
-            f"{path}: cannot be written ({_first_line(error)})\n"
-            f"  found: {free:.0f} MB free there; about {ready.nbytes / 1e6:.0f} MB are needed\n"
-            "  fix: free some space, or write to another folder"
-        ) from error
+        except RuntimeError as error:  # how HDF5 says that the disk is full
+            raise OSError(_first_line(error)) from error
 
 
 def _read(path: Path, variable: str | None, region: Region | None, *, series: bool) -> xr.DataArray:

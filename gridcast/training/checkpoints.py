@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
-import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,16 @@ from zipfile import BadZipFile
 import jax
 import numpy as np
 
-from gridcast.drafts import to_disk, write_text
-from gridcast.errors import CheckpointError
+from gridcast.drafts import draft_of, to_disk
+from gridcast.errors import CheckpointError, TrainingError
 
 KEEP = 2
 # Of the arrays and their meaning; a reader of another one would forecast nonsense.
 FORMAT = 3
+# Groups that training makes; others may hold NaN where nothing is known.
+TRAINED = ("weights", "best", "optimizer", "average")
+# A checkpoint that is about to be replaced by another one of its step.
+_BEFORE = ".before-"
 _log = logging.getLogger("gridcast")
 
 
@@ -46,29 +51,39 @@ def save(directory: Path, checkpoint: Checkpoint) -> Path:
 
     Raises:
       CheckpointError: it cannot be written (disk full, read-only); older ones stay intact.
+      TrainingError: what was trained is not finite.
     """
+    _require_finite(checkpoint)
     final = directory / f"step-{checkpoint.step:08d}"
-    draft = directory / f".{final.name}.{os.getpid()}.tmp"
+    draft, before = draft_of(final), final.with_name(f"{_BEFORE}{final.name}.tmp")
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        _put_back(directory)
         for leftover in directory.glob(".step-*.tmp"):  # of a run that was killed
             shutil.rmtree(leftover)
         draft.mkdir()
         for group, named in checkpoint.arrays.items():
             np.savez(draft / f"{group}.npz", allow_pickle=False, **named)
             to_disk(draft / f"{group}.npz")
-        write_text(draft / "about.json", json.dumps(checkpoint.about, indent=1))
+        _write(draft / "about.json", checkpoint.about)
         sums = {path.name: _sha256(path) for path in sorted(draft.iterdir())}
-        write_text(draft / "sha256.json", json.dumps(sums, indent=1))
-        if final.exists():  # the same step saved again: the content is the same
-            shutil.rmtree(final)
+        _write(draft / "sha256.json", sums)
+        to_disk(draft)
+        if final.exists():  # the same step once more: what it replaces is whole until it is there
+            final.rename(before)
         draft.rename(final)
         to_disk(directory)
+        shutil.rmtree(before, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
-        raise CheckpointError(f"cannot write {final}: {error.strerror or error}") from error
-    for old in _saved(directory)[:-KEEP]:
-        shutil.rmtree(old, ignore_errors=True)
+        _put_back(directory)
+        raise CheckpointError(
+            f"cannot write {final}: {error.strerror or error}\n"
+            "  fix: free some space, or write to another folder; then --resume"
+        ) from error
+    for old in saved(directory)[:-KEEP]:
+        with contextlib.suppress(OSError):
+            remove(old)
     return final
 
 
@@ -78,18 +93,24 @@ def load_newest(directory: Path) -> Checkpoint:
     Raises:
       CheckpointError: there is none; each damaged one is named with what is wrong.
     """
-    paths = _saved(directory)[::-1]
-    if not paths:
-        raise CheckpointError(
-            f"no checkpoint in {directory}\n  fix: train first, or give the directory of a run"
-        )
-    wrong = []
-    for path in paths:
-        try:
-            return load(path)
-        except CheckpointError as error:
-            wrong.append(str(error))
-            _log.warning("%s; trying an older one", error)
+    while True:
+        paths = saved(directory)[::-1]
+        if not paths:
+            raise CheckpointError(
+                f"no checkpoint in {directory}\n  fix: train first, or give the directory of a run"
+            )
+        wrong = []
+        for path in paths:
+            try:
+                found = load(path)
+            except CheckpointError as error:
+                wrong.append(str(error))
+                continue
+            for said in wrong:
+                _log.warning("%s; step %d is used instead", said, found.step)
+            return found
+        if set(saved(directory)) <= set(paths):
+            break  # otherwise a run that goes on has replaced them meanwhile
     raise CheckpointError(
         "no intact checkpoint:\n  " + "\n  ".join(wrong) + "\n  fix: restore a copy, or train again"
     )
@@ -121,17 +142,42 @@ def load(path: Path) -> Checkpoint:
                 arrays[name.removesuffix(".npz")] = dict(stored)
     except (OSError, ValueError, AttributeError, BadZipFile) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
-    return Checkpoint(_step(path), about, arrays)
+    return Checkpoint(int(path.stem.rpartition("-")[2]), about, arrays)
 
 
-def _saved(directory: Path) -> list[Path]:
+def saved(directory: Path) -> list[Path]:
     """The checkpoints below `directory`, oldest first; a copy under another name is not counted."""
-    paths = [p for p in directory.glob("step-*") if p.name.removeprefix("step-").isdecimal()]
-    return sorted(paths, key=_step)
+    found = {}
+    for pattern, name in (("step-*", r"step-(\d+)"), (f"{_BEFORE}*", rf"{_BEFORE}step-(\d+)\.tmp")):
+        for path in directory.glob(pattern):
+            if match := re.fullmatch(name, path.name):
+                found.setdefault(int(match[1]), path)
+    return [found[step] for step in sorted(found)]
 
 
-def _step(path: Path) -> int:
-    return int(path.name.removeprefix("step-"))
+def _put_back(directory: Path) -> None:
+    """What a save that was cut short was about to replace has its name again."""
+    for path in directory.glob(f"{_BEFORE}step-*.tmp"):
+        final = path.with_name(path.name.removeprefix(_BEFORE).removesuffix(".tmp"))
+        if final.exists():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.rename(final)
+
+
+def _require_finite(checkpoint: Checkpoint) -> None:
+    for group in TRAINED:
+        for name, array in checkpoint.arrays.get(group, {}).items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise TrainingError(
+                    f"step {checkpoint.step} is not saved: {name} of its {group} is not finite\n"
+                    "  fix: a smaller train.learning_rate or train.clip"
+                )
+
+
+def _write(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=1))
+    to_disk(path)
 
 
 def named_leaves(tree: Any) -> dict[str, np.ndarray]:
@@ -166,5 +212,7 @@ def _sha256(path: Path) -> str:
 
 
 def remove(path: Path) -> None:
-    """Remove one checkpoint of a run that is replaced."""
-    shutil.rmtree(path)
+    """Remove one checkpoint: at no moment is half of it there under its name."""
+    draft = draft_of(path)
+    path.rename(draft)
+    shutil.rmtree(draft)

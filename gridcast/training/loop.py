@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,12 +18,16 @@ from tqdm import tqdm
 from gridcast.config.training import TrainConfig
 from gridcast.errors import TrainingError
 from gridcast.training.batches import epoch_batches
+from gridcast.training.journal import Journal
 from gridcast.training.series import DeviceSeries
 from gridcast.training.state import TrainState, Weights
-from gridcast.training.step import LOGGED, Stepper
+from gridcast.training.step import Stepper
+from gridcast.training.stopping import end, signals
 
 # Steps in one compiled call: enough to hide the call, few enough that Ctrl-C is heard.
 STEPS_PER_CALL = 8
+# Of the steps of an epoch, the share that may be skipped; a few steps always may.
+MOST_SKIPPED, SKIPPED_ALWAYS = 0.1, 2
 _log = logging.getLogger("gridcast")
 
 
@@ -39,12 +39,14 @@ class Progress:
       best_loss, best_epoch: of the best validation so far; epoch 0 is the untrained model.
       stale: epochs since then.
       finished: training ended by itself.
+      skipped: steps that were not taken, because what came of them was not finite.
     """
 
     best_loss: float
     best_epoch: int = 0
     stale: int = 0
     finished: bool = False
+    skipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,20 @@ class Fit:
 
 
 def start(stepper: Stepper, weights: Weights, validate: Callable[[Weights], float]) -> Fit:
-    """Before the first step: the best weights so far are the untrained ones."""
+    """Before the first step: the best weights so far are the untrained ones.
+
+    Raises:
+      TrainingError: their validation loss is not finite.
+    """
     weights = _copy(weights)
-    return Fit(stepper.start(weights), _copy(weights), Progress(validate(weights)))
+    loss = validate(weights)
+    if not np.isfinite(loss):
+        raise TrainingError(
+            f"before training, the validation loss is {loss}\n"
+            "  expected: a finite one; later epochs could not be compared with it\n"
+            "  fix: look for extreme values in the dates of splits.validation"
+        )
+    return Fit(stepper.start(weights), _copy(weights), Progress(loss))
 
 
 def validator(
@@ -97,18 +110,19 @@ def fit(
       metrics: JSON lines, one for each step and each epoch.
 
     Raises:
-      TrainingError: the loss is no longer finite. The last checkpoint is the last good one.
+      TrainingError: too many steps of an epoch were skipped, as their loss, gradients or weights
+        were not finite. The last checkpoint is good.
       KeyboardInterrupt, SystemExit: after SIGINT or SIGTERM, when all has been saved.
     """
     now = begin
     steps = epoch_batches(windows, config.batch_size, config.seed, 0).shape[-2]
-    journal = _Journal(metrics, int(now.state.step))
-    with _signals() as heard, _bar(config.epochs * steps, int(now.state.step)) as bar:
+    journal = Journal(metrics, int(now.state.step))
+    with signals() as heard, _bar(config.epochs * steps, int(now.state.step)) as bar:
         while not now.progress.finished:
             epoch, first = divmod(int(now.state.step), steps)
             began = time.perf_counter()
             batches = jnp.asarray(epoch_batches(windows, config.batch_size, config.seed, epoch))
-            state, losses = now.state, []
+            state, losses, skipped = now.state, [], 0
             for left in range(first, steps, STEPS_PER_CALL):
                 right = min(left + STEPS_PER_CALL, steps)
                 state, log = stepper.run(state, series, batches, left, right)
@@ -116,27 +130,30 @@ def fit(
                 journal.steps(epoch, epoch * steps + left, rows)
                 losses += rows[:, 0].tolist()
                 bar.update(right - left)
-                if not np.isfinite(rows).all():
-                    raise TrainingError(
-                        f"the loss is no longer finite, in epoch {epoch + 1}\n"
-                        "  fix: a smaller train.learning_rate or train.clip, then --resume"
-                    )
+                skipped += int((~np.isfinite(rows).all(axis=1)).sum())
+                _require_few(skipped, steps, epoch + 1)
                 if heard and right < steps:
-                    save(replace(now, state=state))
-                    _end(heard[0])
-            training_loss, validation_loss = float(np.mean(losses)), validate(state.delivered)
+                    save(replace(_counted(now, skipped), state=state))
+                    end(heard[0])
+            now = _counted(now, skipped)
+            training_loss, validation_loss = _mean(losses), validate(state.delivered)
             now = _after_epoch(now, state, validation_loss, epoch + 1, config)
             journal.epoch(
                 step=int(now.state.step),
                 epoch=epoch + 1,
                 training_loss=training_loss,
                 validation_loss=validation_loss,
+                skipped=skipped,
                 seconds=round(time.perf_counter() - began, 3),
             )
+            if skipped:
+                _log.warning(
+                    "epoch %d: %d of %d steps skipped, not finite", epoch + 1, skipped, steps
+                )
             bar.epoch(epoch + 1, config.epochs, training_loss, validation_loss, now.progress)
             save(now)
             if heard:
-                _end(heard[0])
+                end(heard[0])
     return now
 
 
@@ -144,77 +161,37 @@ def _after_epoch(now: Fit, state: TrainState, loss: float, epoch: int, config: T
     progress, best = now.progress, now.best
     if loss < progress.best_loss:
         # A copy: the state's own arrays are given away to the next step.
-        progress, best = Progress(loss, epoch), _copy(state.delivered)
+        progress = replace(progress, best_loss=loss, best_epoch=epoch, stale=0)
+        best = _copy(state.delivered)
     else:
         progress = replace(progress, stale=progress.stale + 1)
     over = epoch >= config.epochs or progress.stale >= config.patience
     return Fit(state, best, replace(progress, finished=over))
 
 
-def _copy(weights: Weights) -> Weights:
-    return jax.tree.map(jnp.copy, weights)
+def _counted(now: Fit, skipped: int) -> Fit:
+    return replace(now, progress=replace(now.progress, skipped=now.progress.skipped + skipped))
 
 
-def _end(signum: int) -> None:
-    _log.warning("stopped by %s; all is saved, go on with --resume", signal.Signals(signum).name)
-    if signum == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise SystemExit(128 + signum)
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Hear SIGINT and SIGTERM without breaking off a step; a second one is not held back."""
-    heard: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield heard
-        return
-    before = {}
-
-    def hear(signum: int, _frame: Any) -> None:
-        heard.append(signum)
-        signal.signal(signum, before[signum])
-
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        before[signum] = signal.signal(signum, hear)
-    try:
-        yield heard
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-
-
-class _Journal:
-    """metrics.jsonl: what was written after the checkpoint of a resumed run is dropped."""
-
-    def __init__(self, path: Path, step: int):
-        kept = []
-        if step and path.exists():
-            lines = path.read_text().splitlines()
-            kept = [line for line in lines if _readable(line).get("step", step + 1) <= step]
-        self.path = path
-        path.write_text("".join(f"{line}\n" for line in kept))
-
-    def steps(self, epoch: int, first: int, rows: np.ndarray) -> None:
-        self._write(
-            {"step": first + i + 1, "epoch": epoch + 1}
-            | dict(zip(LOGGED, map(float, row), strict=True))
-            for i, row in enumerate(rows)
+def _require_few(skipped: int, steps: int, epoch: int) -> None:
+    """Raise where skipping steps would hide that training fails."""
+    if skipped > max(SKIPPED_ALWAYS, MOST_SKIPPED * steps):
+        raise TrainingError(
+            f"the loss is no longer finite, in epoch {epoch}: {skipped} steps were skipped\n"
+            f"  expected: at most a tenth of the {steps} steps of an epoch, or {SKIPPED_ALWAYS}\n"
+            "  fix: a smaller train.learning_rate or train.clip\n"
+            "  the checkpoints of this run hold the last good weights"
         )
 
-    def epoch(self, **record: int | float) -> None:
-        self._write([record])
 
-    def _write(self, records: Any) -> None:
-        with self.path.open("a") as file:
-            file.writelines(json.dumps(record) + "\n" for record in records)
+def _mean(losses: Sequence[float]) -> float:
+    """Of the steps that were taken."""
+    known = [loss for loss in losses if np.isfinite(loss)]
+    return float(np.mean(known)) if known else float("nan")
 
 
-def _readable(line: str) -> dict[str, Any]:
-    try:
-        return json.loads(line)
-    except ValueError:  # half a line, written while the run was killed
-        return {}
+def _copy(weights: Weights) -> Weights:
+    return jax.tree.map(jnp.copy, weights)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from gridcast.config.training import TrainConfig
 
@@ -73,3 +73,8 @@ def moved_average(average: Weights, weights: Weights, decay: float, step: Int[Ar
     """
     kept = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     return jax.tree.map(lambda a, w: a + (1.0 - kept) * (w - a), average, weights)
+
+
+def finite(tree: Any) -> Bool[Array, ""]:
+    """Whether every number of a tree is."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()

@@ -22,7 +22,7 @@ from gridcast.training.batches import member_seed
 from gridcast.training.gradients import Batch, gradient_of
 from gridcast.training.losses import LOSSES, masked_mean
 from gridcast.training.series import DeviceSeries
-from gridcast.training.state import TrainState, Weights, moved_average
+from gridcast.training.state import TrainState, Weights, finite, moved_average
 
 LOGGED = ("loss", "gradient_norm", "parameter_norm", "update_norm")
 
@@ -153,7 +153,8 @@ class Stepper:
     ) -> tuple[TrainState, Float[Array, "step logged"]]:
         """Take steps `first` to `last` (excluded) of an epoch; of members, the mean is logged.
 
-        The bounds are traced, so any stretch of any epoch runs the same compiled program.
+        The bounds are traced, so any stretch of any epoch runs the same compiled program. A step
+        from which anything comes that is not finite changes nothing and is not finite in the log.
         """
 
         def one(state: TrainState, batches: Array, seed: Array | int) -> tuple[TrainState, Array]:
@@ -193,12 +194,18 @@ class Stepper:
             updates, optimizer = self.optimizer.update(gradient, state.optimizer, state.params)
             params = optax.apply_updates(state.params, updates)
             norms = (optax.tree.norm(tree) for tree in (gradient, params, updates))
-            log = log.at[i].set(jnp.stack([loss, *norms]))
+            row = jnp.stack([loss, *norms])
             average = state.average
             if average is not None:
                 moved = Weights(params, statistics)
                 average = moved_average(average, moved, self.average, state.step)
-            return TrainState(params, statistics, optimizer, state.step + 1, average), log
+            made = TrainState(params, statistics, optimizer, state.step + 1, average)
+            good = finite((made, row))
+            # A step that is not taken has no update.
+            log = log.at[i].set(row.at[-1].set(jnp.where(good, row[-1], jnp.nan)))
+            kept = state._replace(step=state.step + 1)
+            # No `where`: fused with the step, it would change roundings.
+            return jax.lax.cond(good, lambda: made, lambda: kept), log
 
         log = jnp.full((batches.shape[0], len(LOGGED)), jnp.nan)
         return jax.lax.fori_loop(first, last, one, (state, log))

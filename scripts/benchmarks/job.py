@@ -12,9 +12,9 @@ import numpy as np
 
 from benchmarks.workloads import ROOT
 from gridcast.config import load_config
-from gridcast.experiment import require_writable
 from gridcast.fitting import fit_setup
 from gridcast.opening import open_source
+from gridcast.output import writing_to
 from gridcast.preparation import prepare
 from gridcast.training.step import Stepper
 
@@ -39,8 +39,8 @@ class Job:
         setup = prepare(self.config, source)
         at["prepared"] = self._now()
         calls = watched_steps()
-        require_writable(self.folder, resume=False)
-        fit_setup(setup, self.folder, resume=False)
+        with writing_to(self.folder):
+            fit_setup(setup, self.folder, resume=False)
         (first, after, steps), *further = calls
         return {
             "model": self.config.model.name,

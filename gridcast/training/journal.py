@@ -1,0 +1,60 @@
+"""metrics.jsonl: a JSON line for each step and each epoch of a training."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from gridcast.drafts import unwritable, write_text
+from gridcast.training.step import LOGGED
+
+
+class Journal:
+    """What was written after the checkpoint of a resumed run is dropped.
+
+    Raises:
+      DataError: it cannot be written.
+    """
+
+    def __init__(self, path: Path, step: int):
+        kept = []
+        if step and path.exists():
+            lines = path.read_text().splitlines()
+            kept = [line for line in lines if _readable(line).get("step", step + 1) <= step]
+        self.path = path
+        write_text(path, "".join(f"{line}\n" for line in kept))
+
+    def steps(self, epoch: int, first: int, rows: Float[np.ndarray, "step logged"]) -> None:
+        self._write(
+            {"step": first + i + 1, "epoch": epoch + 1} | dict(zip(LOGGED, row, strict=True))
+            for i, row in enumerate(rows.tolist())
+        )
+
+    def epoch(self, **record: int | float) -> None:
+        self._write([record])
+
+    def _write(self, records: Iterable[dict[str, Any]]) -> None:
+        text = "".join(json.dumps(_finite(record)) + "\n" for record in records)
+        try:
+            with self.path.open("a") as file:
+                file.write(text)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+
+
+def _finite(record: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no other numbers; of a step that was skipped they are null."""
+    return {k: v if math.isfinite(v) else None for k, v in record.items()}
+
+
+def _readable(line: str) -> dict[str, Any]:
+    try:
+        return json.loads(line)
+    except ValueError:  # half a line, written while the run was killed
+        return {}
