@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "gridcast"
 
 # Each line may import from itself and from the lines above it.
 ORDER = [
-    ["errors", "drafts", "timeaxis", "grid", "accelerator", "compiled", "config"],
+    ["errors", "drafts", "scratch", "timeaxis", "grid", "accelerator", "compiled", "config"],
     ["sources"],
     ["frames"],
     ["opening", "labelling", "references", "models"],
