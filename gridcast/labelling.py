@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from gridcast.errors import ConfigError, DataError
 from gridcast.frames.fields import AMOUNTS, Fields
 from gridcast.frames.transform import FrameTransform
+from gridcast.scratch import kept
 from gridcast.sources.units import family
 from gridcast.sources.values import is_difference
 from gridcast.timeaxis import TimeAxis, label
@@ -33,7 +34,8 @@ def label_forecast(
 
     Dimensions forecast_reference_time, forecast_period, lat, lon (and, first of the last three,
     category); NaN off the mask. `time` is the valid date of each pair. Months and years are
-    counted as steps, shorter units in hours.
+    counted as steps, shorter units in hours. Values that are large as a whole are in a file, as
+    `gridcast.scratch.room`.
 
     Raises:
       DataError: a value inside the mask is not finite.
@@ -46,10 +48,19 @@ def label_forecast(
         period, units = steps.astype(np.int32), axis.unit
     no_leap = {"units_metadata": "leap_seconds: none"}
     grid = fields.targets[0].grid
+
+    def variables(chosen: slice) -> dict[str, Any]:
+        if fields.classes is not None:
+            return _probabilities(fields, forecast[chosen])
+        return _values(fields, forecast[chosen], times[chosen])
+
+    def values(chosen: slice) -> dict[str, Any]:
+        return {name: value for name, (_, value, _) in variables(chosen).items()}
+
+    made = kept(values, len(forecast), 8 * forecast[0].size)
+    about = variables(slice(0, 1))
     dataset = xr.Dataset(
-        _probabilities(fields, forecast)
-        if fields.classes is not None
-        else _values(fields, forecast, times),
+        {name: (about[name][0], value, about[name][2]) for name, value in made.items()},
         coords={
             "forecast_reference_time": (
                 _DIMS[0],

@@ -25,7 +25,7 @@ from gridcast.preparation import Setup, prepare
 from gridcast.references import TrainingSeries, linear_inverse_model
 from gridcast.run import Run
 from gridcast.sources.netcdf import open_frames
-from gridcast.verification.by_name import reference_odds
+from gridcast.verification.by_name import fit_odds, reference_odds
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -439,7 +439,7 @@ def test_a_class_that_was_not_observed_does_not_stay(broken):
     training = TrainingSeries.of(fields.scaled(answers), axis, setup.splits.train, fields.weight)
     times = valid_times(axis, initial, LEADS)
     months = months_of(times.reshape(-1)).reshape(times.shape)
-    odds = reference_odds(fields, training, now, months, initial)
+    odds = reference_odds(fields, fit_odds(training, LEADS), now, months, initial)
     assert setup.fields.classes is not None
     sea = setup.fields.target_mask[..., 0]
     for k, position in enumerate(initial):

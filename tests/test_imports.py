@@ -19,6 +19,7 @@ ORDER = [
         "drafts",
         "locks",
         "provenance",
+        "scratch",
         "timeaxis",
         "grid",
         "accelerator",

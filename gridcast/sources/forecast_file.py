@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import xarray as xr
@@ -19,7 +20,7 @@ from gridcast.sources.forecast_axes import MEMBER, find
 from gridcast.sources.regrid import to_grid
 from gridcast.sources.values import check_values, within_valid_range
 
-_BLOCK = 2**27  # bytes that are read at once
+_BLOCK = 2**26  # bytes that are read at once
 _SAME = 1e-4  # degrees, as in Grid.require_same
 
 
@@ -127,35 +128,44 @@ class ForecastFile:
         at: Int[np.ndarray, "field dim"],
         dates: np.ndarray,
         cells: Cells,
-    ) -> Float[np.ndarray, "field member lat lon"]:
-        """Fields on cells, float32 in the units of the file; NaN where missing.
+    ) -> Iterator[tuple[Int[np.ndarray, " some"], Float[np.ndarray, "some member lat lon"]]]:
+        """Fields on cells, float32 in the units of the file, some at a time; NaN where missing.
 
         Args:
           at: positions along `dims`.
           dates: [field] what error messages call them.
+
+        Yields:
+          Which of the fields, and their values.
         """
         lat, lon = self.lat.dims[0], self.lon.dims[0]
         spans = {lat: _span(cells.rows), lon: _span(cells.columns)}
         rows, columns = cells.rows - spans[lat].start, cells.columns - spans[lon].start
         order = (*self.dims, *([] if self.member is None else [self.member]), lat, lon)
         field = self.field.isel(spans)
-        step = max(1, _BLOCK * field.sizes[self.dims[0]] // (4 * field.size))
-        found: dict[int, np.ndarray] = {}
-        for start in range(int(at[:, 0].min()), int(at[:, 0].max()) + 1, step):
-            chosen = np.flatnonzero((at[:, 0] >= start) & (at[:, 0] < start + step))
-            if not chosen.size:
-                continue
-            block = field.isel({self.dims[0]: slice(start, start + step)}).transpose(*order).values
-            first, *others = at[chosen].T
+        step = self._step(field)
+        corners, corner_of = np.unique(at // step, axis=0, return_inverse=True)
+        for k, start in enumerate(corners * step):
+            chosen = np.flatnonzero(corner_of == k)
+            part = dict(zip(self.dims, map(slice, start, start + step), strict=True))
+            block = field.isel(part).transpose(*order).values
             with np.errstate(over="ignore"):  # 1e300 becomes infinite and is reported as such
-                values = block[(first - start, *others)].astype(np.float32)
+                values = block[tuple((at[chosen] - start).T)].astype(np.float32)
             values = values.reshape(
                 len(chosen), -1, *values.shape[-2:]
             )  # a member, if there is none
             values = values[..., rows[:, None], columns]
-            values = self._checked(within_valid_range(values, self.field), dates[chosen], cells)
-            found |= zip(chosen.tolist(), values, strict=True)
-        return np.stack([found[k] for k in range(len(at))])
+            values = within_valid_range(values, self.field)
+            yield chosen, self._checked(values, dates[chosen], cells)
+
+    def _step(self, field: xr.DataArray) -> Int[np.ndarray, " dim"]:
+        """How far to go along each of `dims` at once, for a block; along the last ones first."""
+        sizes = [field.sizes[dim] for dim in self.dims]
+        count, step = max(1, _BLOCK * prod(sizes) // (4 * field.size)), []
+        for size in reversed(sizes):
+            step.insert(0, min(size, count))
+            count = max(1, count // size)
+        return np.array(step)
 
     def _orders(self, box: Region | None = None) -> tuple[Order, Order]:
         return (

@@ -1,4 +1,4 @@
-"""Reading and writing files of labelled data: the only module that touches NetCDF."""
+"""Reading and writing files of labelled data: with `records`, all that touches NetCDF."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from gridcast.config.bounds import Region
 from gridcast.drafts import drafted
 from gridcast.errors import DataError
 from gridcast.grid import describe_axis
+from gridcast.scratch import blocks
 from gridcast.sources.axes import TIME, certainty
 from gridcast.sources.canonical import canonical, check_series, same_units
 from gridcast.sources.dates import GREGORIAN, as_cftime
 from gridcast.sources.files import engine_of, find_files
+from gridcast.sources.records import write_records
 from gridcast.timeaxis import label
 
 Source = str | Path | Sequence[str | Path] | xr.Dataset | xr.DataArray
@@ -104,7 +106,8 @@ def _damaged(path: Path, error: Exception) -> DataError:
 def write_netcdf(dataset: xr.Dataset, path: str | Path) -> None:
     """Write a NetCDF-4 classic file: whole or not at all.
 
-    Fields of three and more dimensions are compressed and carry checksums; nothing is packed.
+    Fields of three and more dimensions are compressed and carry checksums; nothing is packed. A
+    large data set with a record dimension is written some records at a time.
     A reader never sees half a file: a temporary one beside it takes the name `path` when complete.
 
     Raises:
@@ -118,7 +121,7 @@ def write_netcdf(dataset: xr.Dataset, path: str | Path) -> None:
     ready, encoding = _storable(dataset, path)
     with drafted(path, size=ready.nbytes) as draft:
         try:
-            ready.to_netcdf(draft, format="NETCDF4_CLASSIC", engine="netcdf4", encoding=encoding)
+            write_records(ready, draft, encoding)
         except RuntimeError as error:  # how HDF5 says that the disk is full
             raise OSError(_first_line(error)) from error
 
@@ -195,15 +198,21 @@ def _storable(dataset: xr.Dataset, path: Path) -> tuple[xr.Dataset, dict[Hashabl
         if kind in "mM" or (kind == "O" and certainty(name, variable, TIME) > 1):
             how = {"dtype": np.float64, **how, "_FillValue": None}
         else:
-            narrow = variable.astype(_classic_type(name, variable, path), keep_attrs=True)
+            dtype = _classic_type(name, variable, path)
+            narrow = variable.astype(dtype, copy=False, keep_attrs=True)
             ready[name] = narrow if kind in "biuf" else variable
-            holds_nan = kind == "f" and name in dataset.data_vars and np.isnan(narrow.values).any()
+            holds_nan = kind == "f" and name in dataset.data_vars and _holds_nan(narrow.values)
             how = {"_FillValue": narrow.dtype.type("nan") if holds_nan else None}
             if kind == "f" and variable.ndim >= 3 and variable.size:
                 how |= {"zlib": True, "complevel": 1, "shuffle": True, "fletcher32": True}
         ready[name].encoding = {}
         encoding[name] = how
     return ready, encoding
+
+
+def _holds_nan(values: np.ndarray) -> bool:
+    parts = blocks(len(values), values[:1].nbytes) if values.ndim else [...]
+    return any(np.isnan(values[part]).any() for part in parts)
 
 
 def _classic_type(name: Hashable, variable: xr.Variable, path: Path) -> np.dtype:

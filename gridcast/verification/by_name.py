@@ -101,21 +101,16 @@ def anomaly_forecasts(
     return forecasts, normal.astype(np.float32)
 
 
-def deviations_of(
-    fields: Fields, references: Mapping[str, Fitted], made: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """How sure each forecast is, in the units of each series.
+def training_errors(
+    fields: Fields, references: Mapping[str, Fitted], leads: int
+) -> dict[str, Float[np.ndarray, "lead lat lon target"]]:
+    """How sure each reference is, in the units of each series: its error in training.
 
-    Of a model that does not say so, only how sure climatology is, which others are held against.
+    Beside a model that does not say so, only how sure climatology is, which others are held
+    against.
     """
-    windows, leads = next(iter(made.values())).shape[:2]
-    found, known = {}, {CLIMATOLOGY: references[CLIMATOLOGY]}
-    if fields.normal:
-        found, known = {n: anomalies(fields, one[..., 1::2]) for n, one in made.items()}, references
-    for name, fitted in known.items():
-        error = anomalies(fields, fitted.deviation(leads))
-        found[name] = np.broadcast_to(error, (windows, *error.shape))
-    return found
+    known = references if fields.normal else {CLIMATOLOGY: references[CLIMATOLOGY]}
+    return {name: anomalies(fields, fitted.deviation(leads)) for name, fitted in known.items()}
 
 
 def anomalies(
@@ -128,9 +123,18 @@ def anomalies(
     return scaled * np.stack(deviations, axis=-1)
 
 
+def fit_odds(
+    training: TrainingSeries, leads: int
+) -> dict[str, tuple[Fitted, Float[np.ndarray, "lead lat lon target"]]]:
+    """The references whose forecasts of values become probabilities, and their errors."""
+    names = [name for name in REFERENCES if name not in (CLIMATOLOGY, "persistence")]
+    fitted = {name: Fitted(REFERENCES[name](training, leads), training) for name in names}
+    return {name: (one, one.deviation(leads)) for name, one in fitted.items()}
+
+
 def reference_odds(
     fields: Fields,
-    training: TrainingSeries,
+    fitted: Mapping[str, tuple[Fitted, Float[np.ndarray, "lead lat lon target"]]],
     now: np.ndarray,
     months: np.ndarray,
     initial: np.ndarray,
@@ -140,15 +144,15 @@ def reference_odds(
     Climatology is the odds of the training years; persistence says that the class stays.
 
     Args:
+      fitted: by `fit_odds`.
       now: [window lat lon target] the class at each initial date, NaN where not observed.
       months: [window lead] calendar month of each forecast.
     """
     assert fields.classes is not None
-    leads = months.shape[1]
     edges = fields.classes.edges_at(months)
     odds = np.moveaxis(fields.classes.odds[months - 1], 2, -1)
     found = {CLIMATOLOGY: odds}
-    for name, fit in REFERENCES.items():
+    for name in REFERENCES:
         if name == CLIMATOLOGY:
             continue
         if name == "persistence":
@@ -159,9 +163,9 @@ def reference_odds(
             seen = np.isfinite(now)[:, None, ..., None]
             found[name] = np.where(seen, stays[:, None], odds)
             continue
-        fitted = Fitted(fit(training, leads), training)
-        mean = fitted.forecast(initial, months)
-        deviation = np.broadcast_to(fitted.deviation(leads), mean.shape)
+        reference, error = fitted[name]
+        mean = reference.forecast(initial, months)
+        deviation = np.broadcast_to(error, mean.shape)
         parts = map(jnp.asarray, (mean, deviation, edges))
         found[name] = np.moveaxis(np.asarray(class_probabilities(*parts)), 2, -1)
     return found

@@ -8,7 +8,13 @@ from scipy.special import ndtr
 
 from gridcast.errors import DataError
 from gridcast.verification.categories import CategoryPairs
-from gridcast.verification.ensembles import EnsemblePairs, NormalPairs, Uncertain, in_deviations
+from gridcast.verification.ensembles import (
+    EnsemblePairs,
+    NormalPairs,
+    Uncertain,
+    in_deviations,
+    one_lead,
+)
 
 
 def rank_histogram(pairs: EnsemblePairs) -> Float[np.ndarray, "lead rank"]:
@@ -19,13 +25,13 @@ def rank_histogram(pairs: EnsemblePairs) -> Float[np.ndarray, "lead rank"]:
     """
     ranks = len(pairs.members) + 1
     shares = np.zeros((pairs.observed.shape[1], ranks))
-    for lead, share in enumerate(shares):
-        members, observed, area = pairs.at(lead)
+    for lead, rows in one_lead(pairs):
+        members, observed, area = pairs.at(lead, rows)
         below, ties = (members < observed).sum(axis=0), (members == observed).sum(axis=0)
         area = area / (ties + 1)
         for k in range(int(ties.max(initial=0)) + 1):
             some = ties >= k
-            share += np.bincount(below[some] + k, area[some], minlength=ranks)
+            shares[lead] += np.bincount(below[some] + k, area[some], minlength=ranks)
     return _to_one(shares)
 
 
@@ -36,12 +42,13 @@ def pit_histogram(pairs: NormalPairs, bins: int = 10) -> Float[np.ndarray, "lead
     forecast that is sure and right is in all bins alike (Gneiting, Balabdaoui & Raftery 2007).
     """
     shares = np.zeros((pairs.observed.shape[1], bins))
-    for lead, share in enumerate(shares):
-        error, deviation, area = pairs.at(lead)
+    for lead, rows in one_lead(pairs):
+        error, deviation, area = pairs.at(lead, rows)
         place = (ndtr(in_deviations(error, deviation)) * bins).astype(np.int64)
         right = (deviation == 0) & (error == 0)
-        share += np.bincount(np.minimum(place, bins - 1)[~right], area[~right], minlength=bins)
-        share += area[right].sum() / bins
+        inside = np.minimum(place, bins - 1)[~right]
+        shares[lead] += np.bincount(inside, area[~right], minlength=bins)
+        shares[lead] += area[right].sum() / bins
     return _to_one(shares)
 
 

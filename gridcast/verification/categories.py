@@ -36,23 +36,27 @@ class CategoryPairs:
     weight: Float[np.ndarray, "lat lon"]
 
     def __post_init__(self) -> None:
-        inside = self.verified[:, :, None, None] & (self.weight > 0)
-        known = inside & ~np.isnan(self.observed)
-        if not known.any(axis=(0, 2, 3)).all():
-            raise DataError("there is a lead without any verification date with a known class")
-        probability = _chosen(self.probability, inside)
+        for lead in range(self.leads):
+            if not self.counted(lead).any():
+                raise DataError("there is a lead without any verification date with a known class")
+        for lead in range(self.leads):
+            self._require_odds(lead)
+            came = self.observed[:, lead][self.counted(lead)]
+            if not ((came >= 0) & (came < self.classes) & (came == np.rint(came))).all():
+                raise DataError(
+                    "an observation inside the mask is no class\n"
+                    f"  expected: whole numbers from 0 to {self.classes - 1}, or NaN"
+                )
+
+    def _require_odds(self, lead: int) -> None:
+        inside = self.verified[:, lead, None, None] & (self.weight > 0)
+        probability = _chosen(self.probability[:, lead], inside)
         if not np.isfinite(probability).all():
             raise DataError("a probability is not finite inside the mask")
         if (probability < 0).any():
             raise DataError("a probability is below 0 inside the mask")
         if (np.abs(probability @ np.ones(self.classes) - 1) > 1e-4).any():
             raise DataError("probabilities do not sum to 1 inside the mask")
-        came = self.observed[known]
-        if not ((came >= 0) & (came < self.classes) & (came == np.rint(came))).all():
-            raise DataError(
-                "an observation inside the mask is no class\n"
-                f"  expected: whole numbers from 0 to {self.classes - 1}, or NaN"
-            )
 
     @property
     def leads(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from gridcast.verification.by_name import CLIMATOLOGY
 from gridcast.verification.calibration import between
 from gridcast.verification.categories import CategoryPairs, Reliability
 from gridcast.verification.distributions import by_forecast
-from gridcast.verification.ensembles import Uncertain
+from gridcast.verification.ensembles import Uncertain, at_lead
 from gridcast.verification.hindcast import Hindcast
 from gridcast.verification.labelled import ONE, skill
 from gridcast.verification.terciles import CLASSES
@@ -88,8 +88,13 @@ def of_terciles(hindcast: Hindcast, told: Mapping[str, Uncertain], i: int) -> di
     if not told or hindcast.terciles is None or not _is_known(hindcast, i):
         return {}
     names, rps, reliability = list(hindcast.forecasts), {}, {}
-    for name, pairs in _in_terciles(hindcast, told, i):
-        rps[name], reliability[name] = categories.rps(pairs), categories.reliability(pairs)
+    leads = hindcast.verified.shape[1]
+    for name, one in told.items():
+        by_lead = [_in_terciles(hindcast, name, at_lead(one, k), i, k) for k in range(leads)]
+        rps[name] = np.concatenate([score for score, _ in by_lead])
+        reliability[name] = Reliability(
+            *map(np.concatenate, zip(*(r for _, r in by_lead), strict=True))
+        )
     over, what = ("forecast", "lead"), "terciles of the training climatology"
     score = by_forecast(names, rps)
     return {
@@ -122,23 +127,24 @@ def _is_known(hindcast: Hindcast, i: int) -> bool:
         months = np.unique(hindcast.months[lacking]).tolist()
         _log.info("no scores of terciles: the training dates hold no month %s", months)
         return False
-    observed = np.isfinite(hindcast.observed[..., i]) & verified[:, :, None, None]
-    return bool(observed.any(axis=(0, 2, 3)).all())
+    return all(
+        np.isfinite(hindcast.observed[verified[:, lead], lead, ..., i]).any()
+        for lead in range(verified.shape[1])
+    )
 
 
 def _in_terciles(
-    hindcast: Hindcast, told: Mapping[str, Uncertain], i: int
-) -> Iterator[tuple[str, CategoryPairs]]:
-    """One after another: they are large."""
+    hindcast: Hindcast, name: str, one: Uncertain, i: int, lead: int
+) -> tuple[np.ndarray, Reliability]:
+    """Ranked probability score and reliability of one lead: of all, its classes would be large."""
     terciles = hindcast.terciles
     assert terciles is not None
-    edges = terciles.edges[..., i][terciles.row]
-    for name, one in told.items():
-        pairs = between(one, edges)
-        if name == CLIMATOLOGY:
-            odds = np.moveaxis(terciles.odds[..., i][terciles.row], 2, -1)
-            pairs = CategoryPairs(odds, pairs.observed, pairs.verified, pairs.weight)
-        yield name, pairs
+    row = terciles.row[:, lead : lead + 1]
+    pairs = between(one, terciles.edges[row, ..., i])
+    if name == CLIMATOLOGY:
+        odds = np.moveaxis(terciles.odds[row, ..., i], 2, -1)
+        pairs = CategoryPairs(odds, pairs.observed, pairs.verified, pairs.weight)
+    return categories.rps(pairs), categories.reliability(pairs)
 
 
 def _reliability(names: Sequence[str], found: Mapping[str, Reliability]) -> dict[str, Any]:

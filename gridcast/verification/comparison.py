@@ -15,6 +15,7 @@ from gridcast.config.bounds import Region
 from gridcast.config.data import DataConfig, MoreConfig
 from gridcast.errors import DataError
 from gridcast.frames.fields import Fields, variables
+from gridcast.scratch import kept
 from gridcast.timeaxis import TimeAxis
 from gridcast.verification.foreign import Forecasts, read_forecast
 from gridcast.verification.hindcast import Hindcast
@@ -71,7 +72,7 @@ def beside(
         forecasts[name] = system.mean[:, : judged.verified.shape[1]]
         if (ensemble := _ensemble(name, system, judged)) is not None:
             members[name] = ensemble
-            forecasts[name] = ensemble.mean(axis=-1, dtype=np.float64).astype(np.float32)
+            forecasts[name] = _means(ensemble)
     return replace(judged, forecasts=forecasts, members=members)
 
 
@@ -81,12 +82,13 @@ class _System:
 
     Attributes:
       mean: of the members that there are.
-      members: on each date those that there are come first, NaN after them.
+      members: on each date those that there are come first, NaN after them. Large arrays are as
+        `gridcast.scratch.room`.
       count: how many there are of every target.
     """
 
     mean: Float[np.ndarray, "window lead lat lon target"]
-    members: Float[np.ndarray, "member window lead lat lon target"]
+    members: Float[np.ndarray, "window lead member lat lon target"]
     count: Int[np.ndarray, "window lead"]
 
 
@@ -94,9 +96,8 @@ def _read(
     hindcast: Hindcast, fields: Fields, axis: TimeAxis, source: Forecasts, regrid: bool
 ) -> _System:
     several = len(fields.targets) > 1
-    means, members, counts = [], [], []
-    for i, target in enumerate(fields.targets):
-        found = read_forecast(
+    found = [
+        read_forecast(
             source,
             target,
             axis,
@@ -106,19 +107,38 @@ def _read(
             box=_box(fields.config, i),
             regrid=regrid,
         )
-        normal, mask = hindcast.normal[..., i], target.grid.mask
-        there = np.asarray(np.isfinite(found.members[..., mask]).any(axis=-1))
-        first = np.argsort(~there, axis=0, kind="stable")[..., None, None]
-        means.append(np.where(mask, found.values - normal, 0.0))
-        ordered = np.take_along_axis(found.members, first, axis=0)
-        members.append(np.where(mask, ordered - normal, 0.0))
-        counts.append(there.sum(axis=0))
-    least = min(len(one) for one in members)
-    return _System(
-        np.stack(means, axis=-1),
-        np.stack([one[:least] for one in members], axis=-1),
-        np.min(counts, axis=0),
-    )
+        for i, target in enumerate(fields.targets)
+    ]
+    least = min(len(one.members) for one in found)
+
+    def of_windows(chosen: slice) -> dict[str, np.ndarray]:
+        means, members, counts = [], [], []
+        for i, (target, one) in enumerate(zip(fields.targets, found, strict=True)):
+            normal, mask = hindcast.normal[chosen, ..., i], target.grid.mask
+            some = one.members[:, chosen]
+            there = np.asarray(np.isfinite(some[..., mask]).any(axis=-1))
+            first = np.argsort(~there, axis=0, kind="stable")[:least, ..., None, None]
+            means.append(np.where(mask, one.values[chosen] - normal, 0.0))
+            ordered = np.take_along_axis(some, first, axis=0)
+            members.append(np.where(mask, ordered - normal, 0.0))
+            counts.append(there.sum(axis=0))
+        return {
+            "mean": np.stack(means, axis=-1),
+            "members": np.moveaxis(np.stack(members, axis=-1), 0, 2),
+            "count": np.min(counts, axis=0),
+        }
+
+    nbytes = hindcast.normal[0].nbytes * least
+    return _System(**kept(of_windows, len(hindcast.initial), nbytes))
+
+
+def _means(
+    members: Float[np.ndarray, "window lead lat lon target member"],
+) -> Float[np.ndarray, "window lead lat lon target"]:
+    def of_windows(chosen: slice) -> dict[str, np.ndarray]:
+        return {"mean": members[chosen].mean(axis=-1, dtype=np.float64).astype(np.float32)}
+
+    return kept(of_windows, len(members), members[0].nbytes)["mean"]
 
 
 def _ensemble(
@@ -131,7 +151,7 @@ def _ensemble(
     if count < most:
         scored = "their mean is scored" if count < 2 else f"the first {count} are scored"
         _log.info("%s has %d to %d members: %s", name, count, most, scored)
-    return None if count < 2 else np.moveaxis(system.members[:count, :, :leads], 0, -1)
+    return None if count < 2 else np.moveaxis(system.members[:, :leads, :count], 2, -1)
 
 
 def _box(config: Config, i: int) -> Region | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from scipy.special import ndtr
 
 from gridcast.errors import DataError
+from gridcast.scratch import lead_blocks, room
 from gridcast.verification.metrics import Pairs, rmse
 
 Fields = Float[np.ndarray, "window lead lat lon"]
@@ -38,18 +39,21 @@ class EnsemblePairs:
     @cached_property
     def centre(self) -> Pairs:
         """The mean of the members, as one forecast."""
-        mean = self.members.mean(axis=0, dtype=np.float64)
+        mean = room(self.observed.shape, np.float64)
+        for leads, rows in lead_blocks(self.observed.shape):
+            some = self.members[:, :, leads, rows]
+            mean[:, leads, rows] = some.mean(axis=0, dtype=np.float64)
         return Pairs(mean, self.observed, self.verified, self.weight, self.gaps)
 
-    def at(self, lead: int) -> tuple[Float[np.ndarray, "member pair"], Cells, Cells]:
-        """Members, observations and areas of the pairs of a lead that count."""
-        counted = _counted(self.centre, lead)
-        members = self.members[:, :, lead][:, counted].astype(np.float64)
-        observed = self.observed[:, lead][counted].astype(np.float64)
-        return members, observed, np.broadcast_to(self.weight, counted.shape)[counted]
+    def at(self, lead: int, rows: slice) -> tuple[Float[np.ndarray, "member pair"], Cells, Cells]:
+        """Members, observations and areas of the pairs of a lead, in some rows, that count."""
+        counted = _counted(self, lead, rows)
+        members = self.members[:, :, lead, rows][:, counted].astype(np.float64)
+        observed = self.observed[:, lead, rows][counted].astype(np.float64)
+        return members, observed, np.broadcast_to(self.weight[rows], counted.shape)[counted]
 
-    def crps_at(self, lead: int, fair: bool) -> Cells:
-        members, observed, _ = self.at(lead)
+    def crps_at(self, lead: int, rows: slice, fair: bool) -> Cells:
+        members, observed, _ = self.at(lead, rows)
         count = len(members)
         if fair:
             self._require_two("a fair score")
@@ -59,9 +63,9 @@ class EnsemblePairs:
         rank = 2.0 * np.arange(count) - count + 1.0
         return error - rank @ members / (count * (count - 1) if fair else count**2)
 
-    def variance_at(self, lead: int) -> Cells:
+    def variance_at(self, lead: int, rows: slice) -> Cells:
         self._require_two("a spread")
-        members, *_ = self.at(lead)
+        members, *_ = self.at(lead, rows)
         return members.var(axis=0, ddof=1) * (1 + 1 / len(members))
 
     def chance_above(self, threshold: np.ndarray) -> Fields:
@@ -98,9 +102,11 @@ class NormalPairs:
 
     def __post_init__(self) -> None:
         _ = self.centre  # it checks forecasts, observations and dates
-        deviation = self.deviation[self.verified[:, :, None, None] & (self.weight > 0)]
-        if not (np.isfinite(deviation) & (deviation >= 0)).all():
-            raise DataError("a deviation inside the mask is below 0 or not finite")
+        for leads, rows in lead_blocks(self.observed.shape):
+            inside = self.verified[:, leads, None, None] & (self.weight[rows] > 0)
+            deviation = self.deviation[:, leads, rows][inside]
+            if not (np.isfinite(deviation) & (deviation >= 0)).all():
+                raise DataError("a deviation inside the mask is below 0 or not finite")
 
     @classmethod
     def of_climatology(cls, pairs: Pairs, deviation: np.ndarray) -> NormalPairs:
@@ -119,25 +125,26 @@ class NormalPairs:
         """The mean, as one forecast."""
         return Pairs(self.mean, self.observed, self.verified, self.weight, self.gaps)
 
-    def at(self, lead: int) -> tuple[Cells, Cells, Cells]:
-        """Observed minus mean, deviation and area of the pairs of a lead that count."""
-        counted = _counted(self.centre, lead)
+    def at(self, lead: int, rows: slice) -> tuple[Cells, Cells, Cells]:
+        """Observed minus mean, deviation and area of the pairs of a lead, in some rows."""
+        counted = _counted(self, lead, rows)
         mean, deviation, observed = (
-            fields[:, lead][counted].astype(np.float64)
+            fields[:, lead, rows][counted].astype(np.float64)
             for fields in (self.mean, self.deviation, self.observed)
         )
-        area = np.broadcast_to(self.weight, counted.shape)[counted]
+        area = np.broadcast_to(self.weight[rows], counted.shape)[counted]
         return observed - mean, deviation, area
 
-    def crps_at(self, lead: int, fair: bool) -> Cells:  # fair: a distribution is no sample
-        error, deviation, _ = self.at(lead)
+    # fair: a distribution is no sample
+    def crps_at(self, lead: int, rows: slice, fair: bool) -> Cells:
+        error, deviation, _ = self.at(lead, rows)
         z = in_deviations(error, deviation)
         density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
         # z (2 cdf - 1), in a form that has a limit for no deviation.
         return error * (2 * ndtr(z) - 1) + deviation * (2 * density - 1 / np.sqrt(np.pi))
 
-    def variance_at(self, lead: int) -> Cells:
-        return self.at(lead)[1] ** 2
+    def variance_at(self, lead: int, rows: slice) -> Cells:
+        return self.at(lead, rows)[1] ** 2
 
     def chance_above(self, threshold: np.ndarray) -> Fields:
         # Anything may stand off the mask, and it is not looked at.
@@ -163,14 +170,16 @@ def crps(pairs: Uncertain, fair: bool = False) -> Float[np.ndarray, " lead"]:
     Raises:
       DataError: a fair score of one member.
     """
-    return pairs.centre.area_mean(_mean(pairs, lambda lead: pairs.crps_at(lead, fair)))
+    return pairs.centre.area_mean(_mean(pairs, lambda lead, rows: pairs.crps_at(lead, rows, fair)))
 
 
 def crps_map(pairs: Uncertain, fair: bool = False) -> Float[np.ndarray, "lead lat lon"]:
     """`crps` of each cell, over the dates that count; NaN where there is none."""
-    score = _mean(pairs, lambda lead: pairs.crps_at(lead, fair))
-    judged = [_counted(pairs.centre, lead).any(axis=0) for lead in range(len(score))]
-    return np.where(np.stack(judged), score, np.nan)
+    score = _mean(pairs, lambda lead, rows: pairs.crps_at(lead, rows, fair))
+    for lead, rows in one_lead(pairs):
+        judged = _counted(pairs, lead, rows).any(axis=0)
+        score[lead, rows] = np.where(judged, score[lead, rows], np.nan)
+    return score
 
 
 def spread(pairs: Uncertain) -> Float[np.ndarray, " lead"]:
@@ -191,17 +200,44 @@ def spread_error_ratio(pairs: Uncertain) -> Float[np.ndarray, " lead"]:
     return np.divide(ours, error, out=np.full_like(ours, np.nan), where=error > 0)
 
 
-def _counted(centre: Pairs, lead: int) -> Bool[np.ndarray, "window lat lon"]:
-    inside = centre.verified[:, lead, None, None] & (centre.weight > 0)
-    return inside & np.isfinite(centre.observed[:, lead])
+def at_lead(pairs: Uncertain, lead: int) -> Uncertain:
+    """One lead of them, as forecasts of a single lead."""
+    at = slice(lead, lead + 1)
+    judged = {"observed": pairs.observed[:, at], "verified": pairs.verified[:, at]}
+    if isinstance(pairs, EnsemblePairs):
+        return replace(pairs, members=pairs.members[:, :, at], **judged)
+    return replace(pairs, mean=pairs.mean[:, at], deviation=pairs.deviation[:, at], **judged)
 
 
-def _mean(pairs: Uncertain, score: Callable[[int], Cells]) -> Float[np.ndarray, "lead lat lon"]:
+def one_lead(pairs: Uncertain) -> Iterator[tuple[int, slice]]:
+    """Each lead, and so many of its rows as are worked on at once."""
+    windows, leads, *cells = pairs.observed.shape
+    for lead in range(leads):
+        for _, rows in lead_blocks((windows, 1, *cells), _itemsize(pairs)):
+            yield lead, rows
+
+
+def _itemsize(pairs: Uncertain) -> int:
+    return 8 * (len(pairs.members) if isinstance(pairs, EnsemblePairs) else 1)
+
+
+def _counted(pairs: Uncertain, lead: int, rows: slice) -> Bool[np.ndarray, "window lat lon"]:
+    inside = pairs.verified[:, lead, None, None] & (pairs.weight[rows] > 0)
+    return inside & np.isfinite(pairs.observed[:, lead, rows])
+
+
+def _mean(
+    pairs: Uncertain, score: Callable[[int, slice], Cells]
+) -> Float[np.ndarray, "lead lat lon"]:
     """Mean over dates of what `score` gives for the pairs of a lead; 0 where there is none."""
-    fields = np.zeros_like(pairs.observed, np.float64)
-    for lead in range(fields.shape[1]):
-        fields[:, lead][_counted(pairs.centre, lead)] = score(lead)
-    return pairs.centre.mean(fields)
+
+    def fields(leads: slice, rows: slice) -> Fields:
+        some = np.zeros(pairs.observed[:, leads, rows].shape)
+        for k, lead in enumerate(range(leads.start, leads.stop)):
+            some[:, k][_counted(pairs, lead, rows)] = score(lead, rows)
+        return some
+
+    return pairs.centre.mean_of(fields, _itemsize(pairs))
 
 
 def in_deviations(distance: np.ndarray, deviation: np.ndarray, tie: float = 0.0) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import stdtr
 
+from gridcast.scratch import blocks
 from gridcast.verification.metrics import Pairs
 from gridcast.verification.significance import block_length, few_blocks, in_order, ratio
 
@@ -54,15 +55,18 @@ def field_test(
     order = in_order(model.verified, dates)
     difference = np.full((order.shape[1], *inside.shape), np.nan)
     p_value, significant = difference.copy(), np.zeros(difference.shape, bool)
+    rows, columns = np.nonzero(inside)
     for lead, windows in enumerate(order.T):
-        ours, truth, theirs = (
-            fields[windows, lead][:, inside].astype(np.float64)
-            for fields in (model.forecast, model.observed, reference.forecast)
-        )
-        loss = (ours - truth) ** 2 - (theirs - truth) ** 2
-        mean, p = diebold_mariano(loss, block or block_length(len(windows), lead + 1))
-        difference[lead, inside], p_value[lead, inside] = mean, p
-        significant[lead, inside] = false_discovery(p, level)
+        length = block or block_length(len(windows), lead + 1)
+        for some in blocks(rows.size, 8 * windows.size):
+            cells = rows[some], columns[some]
+            ours, truth, theirs = (
+                fields[:, lead][windows[:, None], *cells].astype(np.float64)
+                for fields in (model.forecast, model.observed, reference.forecast)
+            )
+            loss = (ours - truth) ** 2 - (theirs - truth) ** 2
+            difference[lead, *cells], p_value[lead, *cells] = diebold_mariano(loss, length)
+        significant[lead, inside] = false_discovery(p_value[lead, inside], level)
     area = np.where(np.isfinite(difference), model.weight, 0.0)
 
     def share(where: np.ndarray) -> np.ndarray:

@@ -14,7 +14,6 @@ from jaxtyping import Bool, Float, Int
 from gridcast.config.bounds import Region
 from gridcast.errors import DataError
 from gridcast.frames.transform import FrameTransform
-from gridcast.grid import Grid
 from gridcast.labelling import valid_times
 from gridcast.sources.box import box_mean
 from gridcast.sources.files import find_files
@@ -25,6 +24,7 @@ from gridcast.sources.netcdf import opened
 from gridcast.sources.units import convert
 from gridcast.sources.values import is_difference
 from gridcast.timeaxis import TimeAxis, label
+from gridcast.verification.foreign_fields import GatheredFields, Lacking
 
 Forecasts = str | Path | Sequence[str | Path] | xr.Dataset
 _log = logging.getLogger("gridcast")
@@ -36,7 +36,7 @@ class ForeignForecast:
 
     Attributes:
       values: in the units of the run, the mean of the members; NaN off its mask, and where there is
-        no forecast.
+        no forecast. Large arrays are as `gridcast.scratch.room`.
       there: which forecasts the files have.
       members: of each date as many as it has, NaN for the others.
     """
@@ -94,7 +94,7 @@ class _Reader:
     """What is asked of each file, as in `read_forecast`, and what was found.
 
     Attributes:
-      fields: [member lat lon] by window and lead - 1; told: one phrase on the dates of each file.
+      told: one phrase on the dates of each file.
     """
 
     target: FrameTransform
@@ -105,8 +105,11 @@ class _Reader:
     box: Region | None
     regrid: bool
     begins: bool | None
-    fields: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
+    found: GatheredFields = field(init=False)
     told: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.found = GatheredFields(self.initial.size, self.leads, self.target.grid.mask)
 
     def take(self, dataset: xr.Dataset, origin: str) -> None:
         """Add the fields of a file that are asked for."""
@@ -125,19 +128,19 @@ class _Reader:
             cells = file.cells_in(box)
             mask = np.ones((cells.lat.size, cells.lon.size), bool)
         times = valid_times(self.axis, self.initial, self.leads)[tuple(pairs.T)]
-        values = file.read(at, times, cells)
-        there = np.asarray(np.isfinite(values[..., mask]).any(axis=-1))
-        if box is not None:
-            values = _box_mean(values, cells, box)
-        values = self._in_units(values, pairs, file.field, origin)
-        _require_whole(values, there, times, self.target.grid, origin)
-        for pair, value, some in zip(pairs.tolist(), values, there, strict=True):
-            if some.any():
-                self.fields[pair[0], pair[1]] = value
+        lacking = Lacking(self.target.grid)
+        for some, values in file.read(at, times, cells):
+            there = np.asarray(np.isfinite(values[..., mask]).any(axis=-1))
+            if box is not None:
+                values = _box_mean(values, cells, box)
+            values = self._in_units(values, pairs[some], file.field, origin)
+            lacking.add(some, values, there)
+            self.found.put(pairs[some], values, there)
+        lacking.require_none(times, origin)
 
     def result(self) -> ForeignForecast:
         """All that was found, on the windows and leads."""
-        if not self.fields:
+        if not self.found.there.any():
             first, last = (label(self.axis.times[self.initial[k]]) for k in (0, -1))
             raise DataError(
                 f"none of the forecasts is one that the run makes\n  found: {self.told[-1]}\n"
@@ -145,17 +148,9 @@ class _Reader:
                 f"ahead, each a {self.axis.frequency}"
             )
         _log.info("%s", self.told[0])
-        shape = (self.initial.size, self.leads, *self.target.grid.shape)
-        count = max(len(one) for one in self.fields.values())
-        values = np.full(shape, np.nan, np.float32)
-        members = np.full((count, *shape), np.nan, np.float32)
-        mask = self.target.grid.mask
-        for (window, lead), one in self.fields.items():
-            values[window, lead] = np.where(mask, _member_mean(one[None], mask)[0, 0], np.nan)
-            members[: len(one), window, lead] = np.where(mask, one, np.nan)
-        there = np.zeros(shape[:2], bool)
-        there[tuple(np.array(list(self.fields)).T)] = True
-        return ForeignForecast(values, there, members)
+        self.found.finish()
+        members = np.moveaxis(self.found.members, 2, 0)
+        return ForeignForecast(self.found.values, self.found.there, members)
 
     def _asked(
         self, dates: ForecastDates, origin: str
@@ -175,7 +170,7 @@ class _Reader:
         for position, key in enumerate(both):
             if (pair := wanted.get(key)) is None:
                 continue
-            if pair in found or pair in self.fields:
+            if pair in found or self.found.there[pair]:
                 raise DataError(
                     f"{origin}: a further forecast from {key[0]} for {key[1]}\n"
                     f"  expected: one from each date, every {axis.frequency}\n"
@@ -220,34 +215,3 @@ def _box_mean(
     flat = values.reshape(-1, *values.shape[2:])
     series = xr.DataArray(flat, places, ("time", "lat", "lon"), "the forecast")
     return box_mean(series, box).values.reshape(count, members, 1, 1)
-
-
-def _member_mean(
-    values: Float[np.ndarray, "field member lat lon"], mask: Bool[np.ndarray, "lat lon"]
-) -> Float[np.ndarray, "field 1 lat lon"]:
-    """Over the members that have any value: hindcasts have fewer in some years."""
-    there = np.asarray(np.isfinite(values[..., mask]).any(axis=-1))
-    total = np.where(there[..., None, None], values, 0.0).sum(axis=1, keepdims=True, dtype=float)
-    count = there.sum(axis=1)[:, None, None, None]
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
-
-
-def _require_whole(
-    values: Float[np.ndarray, "field member lat lon"],
-    there: Bool[np.ndarray, "field member"],
-    times: np.ndarray,
-    grid: Grid,
-    origin: str,
-) -> None:
-    """Raise where a forecast that is there lacks a value in the mask."""
-    lacking = there[..., None, None] & ~np.isfinite(values) & grid.mask
-    if not lacking.any():
-        return
-    k, _, row, column = (int(i[0]) for i in np.nonzero(lacking))
-    raise DataError(
-        f"{origin}: no value in {lacking.any(axis=(0, 1)).sum()} of {grid.mask.sum()} cells that "
-        f"the run forecasts, in {lacking.any(axis=(1, 2, 3)).sum()} of {len(values)} fields; the "
-        f"first for {label(times[k])} at lat {grid.lat[row]:g}, lon {grid.lon[column]:g}\n"
-        "  expected: values in every cell, so that all are judged on the same\n"
-        "  fix: fill its coast, for example: cdo setmisstonn IN OUT"
-    )

@@ -17,13 +17,15 @@ from gridcast.frames.splits import Splits
 from gridcast.frames.windows import FrameSeries, Observed, hindcast_windows, positions_at
 from gridcast.labelling import class_axis
 from gridcast.references import TrainingSeries
+from gridcast.scratch import kept, room
 from gridcast.timeaxis import TimeAxis
 from gridcast.verification.by_name import (
     anomalies,
     anomaly_forecasts,
-    deviations_of,
+    fit_odds,
     fit_references,
     reference_odds,
+    training_errors,
 )
 from gridcast.verification.terciles import Terciles
 
@@ -35,6 +37,9 @@ BASE = "base"
 @dataclass(frozen=True)
 class Hindcast:
     """Forecasts of one split's dates beside what came.
+
+    Arrays of fields may be files (`gridcast.scratch`), each lead in one piece: whoever goes through
+    them takes some leads at a time.
 
     Attributes:
       initial: positions of the initial dates.
@@ -106,37 +111,53 @@ def make_hindcast(
     times = axis.times_at(steps)
     months = months_of(times.reshape(-1)).reshape(times.shape)
     answers = target_series(fields.config, series)
-    made = {MODEL: predictor(arrays, initial)}
-    if base is not None:
-        made[BASE] = base(arrays, initial)
-    deviations, terciles = {}, None
+    models = {MODEL: predictor} if base is None else {MODEL: predictor, BASE: base}
+    errors, terciles = {}, None
     if fields.classes is not None:
         observations = fields.observed_classes(answers, axis)
         training = TrainingSeries.of(fields.scaled(answers), axis, splits.train, fields.weight)
-        forecasts = {name: class_axis(fields, one) for name, one in made.items()}
-        forecasts |= reference_odds(fields, training, observations[initial], months, initial)
-        normal = np.zeros((*verifying.shape, *observations.shape[1:]), np.float32)
+        fitted = fit_odds(training, leads)
+
+        def by_name(chosen: slice, made: dict[str, np.ndarray]) -> dict[str, Any]:
+            now = initial[chosen]
+            forecasts = {name: class_axis(fields, one) for name, one in made.items()}
+            forecasts |= reference_odds(fields, fitted, observations[now], months[chosen], now)
+            normal = np.zeros((*verifying[chosen].shape, *observations.shape[1:]), np.float32)
+            return {"forecasts": forecasts, "normal": normal, "deviations": {}}
+
     else:
         scaled = fields.scaled(answers, plain=True)
         observations = anomalies(fields, scaled)
         training = TrainingSeries.of(scaled, axis, splits.train, fields.weight)
         references = fit_references(fields, training, leads)
-        forecasts, normal = anomaly_forecasts(fields, references, times, months, initial, made)
-        deviations = deviations_of(fields, references, made)
+        errors = training_errors(fields, references, leads)
         past, mask = training.inside, np.logical_or.reduce(fields.target_mask, axis=-1)
         terciles = Terciles.fit(observations[past], months_of(axis.times[past]), mask, months)
-    seen = np.where((verifying >= 0)[..., None, None, None], observations[verifying], np.nan)
+
+        def by_name(chosen: slice, made: dict[str, np.ndarray]) -> dict[str, Any]:
+            dates = times[chosen], months[chosen], initial[chosen]
+            forecasts, normal = anomaly_forecasts(fields, references, *dates, made)
+            spread = {n: anomalies(fields, one[..., 1::2]) for n, one in made.items()}
+            deviations = spread if fields.normal else {}
+            return {"forecasts": forecasts, "normal": normal, "deviations": deviations}
+
+    def of_windows(chosen: slice) -> dict[str, Any]:
+        made = {name: model(arrays, initial[chosen]) for name, model in models.items()}
+        then = verifying[chosen]
+        seen = np.where((then >= 0)[..., None, None, None], observations[then], np.nan)
+        return {"made": made[MODEL], "observed": seen, **by_name(chosen, made)}
+
+    nbytes = leads * observations[0].nbytes
+    whole = kept(of_windows, initial.size, nbytes, predictor.batch_size)
+    for name, error in errors.items():
+        whole["deviations"][name] = np.broadcast_to(error, (initial.size, *error.shape))
     return Hindcast(
-        initial,
-        made[MODEL],
-        verified,
-        forecasts,
-        seen,
-        normal,
-        steps,
-        months,
-        deviations,
-        terciles,
+        initial=initial,
+        verified=verified,
+        steps=steps,
+        months=months,
+        terciles=terciles,
+        **whole,
     )
 
 
@@ -163,7 +184,14 @@ def joined(parts: Sequence[Hindcast]) -> Hindcast:
             return {name: together([one[name] for one in found]) for name in first}
         if isinstance(first, Terciles):
             return Terciles.joined(found)
-        return None if first is None else np.concatenate(found)
+        if first is None or first.ndim < 3:
+            return None if first is None else np.concatenate(found)
+        whole = room((sum(map(len, found)), *first.shape[1:]), first.dtype)
+        at = np.cumsum([0, *map(len, found)])
+        for one, k in zip(found, at, strict=False):
+            for lead in range(whole.shape[1]):
+                whole[k : k + len(one), lead] = one[:, lead]
+        return whole
 
     names = [one.name for one in attributes(Hindcast)]
     return Hindcast(**{name: together([getattr(part, name) for part in parts]) for name in names})

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from gridcast.config.bounds import Region
 from gridcast.errors import ConfigError, DataError
 from gridcast.grid import Grid, describe_axis
+from gridcast.scratch import blocks
 from gridcast.verification.metrics import Pairs
 
 Pattern = Float[np.ndarray, "lat lon"]
@@ -89,7 +90,10 @@ def index_patterns(grid: Grid, boxes: Mapping[str, Region]) -> dict[str, Pattern
 def index_series(fields: Float[np.ndarray, "window lead lat lon"], pattern: Pattern) -> Series:
     """The index in each field; NaN where one of its cells is, as it would be another index."""
     cells = pattern != 0
-    return fields[:, :, cells].astype(np.float64) @ pattern[cells]
+    series = np.empty(fields.shape[:2])
+    for leads in blocks(fields.shape[1], 8 * len(fields) * int(cells.sum())):
+        series[:, leads] = fields[:, leads][:, :, cells].astype(np.float64) @ pattern[cells]
+    return series
 
 
 def seasons_of(months: Int[np.ndarray, "window lead"]) -> Int[np.ndarray, "window lead"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,8 +10,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from gridcast.errors import DataError
+from gridcast.scratch import lead_blocks
 
 Fields = Float[np.ndarray, "window lead lat lon"]
+# Of forecast and observed anomalies.
+Score = Callable[[Fields, Fields], Fields]
 
 
 @dataclass(frozen=True)
@@ -34,24 +38,45 @@ class Pairs:
     def __post_init__(self) -> None:
         if not self.verified.any(axis=0).all():
             raise DataError("there is a lead without any verification date")
-        inside = (self.weight > 0) & self.verified[:, :, None, None]
-        if not np.isfinite(self.forecast[inside]).all():
-            raise DataError("a forecast is not finite inside the mask")
-        if not self.gaps and not np.isfinite(self.observed[inside]).all():
-            raise DataError("an observation is missing inside the mask")
+        for leads, rows in lead_blocks(self.observed.shape):
+            inside = (self.weight[rows] > 0) & self.verified[:, leads, None, None]
+            if not np.isfinite(self.forecast[:, leads, rows][inside]).all():
+                raise DataError("a forecast is not finite inside the mask")
+            if not self.gaps and not np.isfinite(self.observed[:, leads, rows][inside]).all():
+                raise DataError("an observation is missing inside the mask")
 
-    @cached_property
-    def _counted(self) -> Bool[np.ndarray, "window lead lat lon"]:
-        counted = self.verified[:, :, None, None] & (self.weight > 0)
-        return counted & np.isfinite(self.observed) if self.gaps else counted
+    def counted(self, leads: slice, rows: slice) -> Bool[np.ndarray, "window lead lat lon"]:
+        """What is judged of some leads and rows."""
+        counted = self.verified[:, leads, None, None] & (self.weight[rows] > 0)
+        return counted & np.isfinite(self.observed[:, leads, rows]) if self.gaps else counted
 
     @cached_property
     def _dates(self) -> Int[np.ndarray, "lead lat lon"]:
-        return self._counted.sum(axis=0)
+        dates = np.zeros(self.observed.shape[1:], int)
+        for leads, rows in lead_blocks(self.observed.shape):
+            dates[leads, rows] = self.counted(leads, rows).sum(axis=0)
+        return dates
 
-    def mean(self, fields: Fields) -> Float[np.ndarray, "lead lat lon"]:
+    def mean(self, score: Score) -> Float[np.ndarray, "lead lat lon"]:
         """Mean over the verification dates of each lead, per cell; 0 where there is none."""
-        total = np.where(self._counted, fields, 0.0).sum(axis=0, dtype=np.float64)
+
+        def of(leads: slice, rows: slice) -> Fields:
+            return score(self.forecast[:, leads, rows], self.observed[:, leads, rows])
+
+        return self.mean_of(of)
+
+    def mean_of(
+        self, values: Callable[[slice, slice], Fields], itemsize: int = 8
+    ) -> Float[np.ndarray, "lead lat lon"]:
+        """As `mean`, of what `values` gives for some leads and rows.
+
+        Args:
+          itemsize: bytes that it needs for one cell of one window.
+        """
+        total = np.zeros(self.observed.shape[1:])
+        for leads, rows in lead_blocks(self.observed.shape, itemsize):
+            fields = np.where(self.counted(leads, rows), values(leads, rows), 0.0)
+            total[leads, rows] = fields.sum(axis=0, dtype=np.float64)
         return total / np.maximum(self._dates, 1)
 
     def area_mean(self, fields: Float[np.ndarray, "lead lat lon"]) -> Float[np.ndarray, " lead"]:
@@ -68,12 +93,12 @@ def rmse(pairs: Pairs) -> Float[np.ndarray, " lead"]:
 
 def mae(pairs: Pairs) -> Float[np.ndarray, " lead"]:
     """Mean absolute error."""
-    return pairs.area_mean(pairs.mean(np.abs(pairs.forecast - pairs.observed)))
+    return pairs.area_mean(pairs.mean(lambda ours, theirs: np.abs(ours - theirs)))
 
 
 def bias(pairs: Pairs) -> Float[np.ndarray, " lead"]:
     """Mean of forecast minus observed."""
-    return pairs.area_mean(pairs.mean(pairs.forecast - pairs.observed))
+    return pairs.area_mean(pairs.mean(lambda ours, theirs: ours - theirs))
 
 
 def acc(pairs: Pairs) -> Float[np.ndarray, " lead"]:
@@ -82,11 +107,11 @@ def acc(pairs: Pairs) -> Float[np.ndarray, " lead"]:
     Jolliffe & Stephenson (2012), Forecast Verification; anomalies against the training climatology.
     """
     product, ours, theirs = (
-        pairs.area_mean(pairs.mean(a * b))
-        for a, b in (
-            (pairs.forecast, pairs.observed),
-            (pairs.forecast, pairs.forecast),
-            (pairs.observed, pairs.observed),
+        pairs.area_mean(pairs.mean(score))
+        for score in (
+            lambda ours, theirs: ours * theirs,
+            lambda ours, _: ours * ours,
+            lambda _, theirs: theirs * theirs,
         )
     )
     return np.divide(
@@ -96,7 +121,7 @@ def acc(pairs: Pairs) -> Float[np.ndarray, " lead"]:
 
 def squared_error(pairs: Pairs) -> Float[np.ndarray, "lead lat lon"]:
     """Mean square error over dates, per cell; 0 off the mask."""
-    return pairs.mean((pairs.forecast - pairs.observed) ** 2)
+    return pairs.mean(lambda ours, theirs: (ours - theirs) ** 2)
 
 
 METRICS = {"rmse": rmse, "mae": mae, "bias": bias, "acc": acc}

@@ -11,6 +11,7 @@ from gridcast.config.schema import VerificationConfig
 from gridcast.errors import DataError
 from gridcast.frames.fields import Fields
 from gridcast.frames.transform import FrameTransform
+from gridcast.scratch import lead_blocks
 from gridcast.sources.units import family
 from gridcast.verification.class_scores import of_classes, of_terciles
 from gridcast.verification.confidence import confidence
@@ -79,7 +80,10 @@ def _of_values(
         for name, anomaly in hindcast.forecasts.items()
     }
     square = np.stack([squared_error(p) for p in pairs.values()])
-    judged = (np.isfinite(observed) & hindcast.verified[:, :, None, None]).any(axis=0)
+    judged = np.zeros(square.shape[1:], bool)
+    for leads, rows in lead_blocks(observed.shape):
+        seen = np.isfinite(observed[:, leads, rows]) & hindcast.verified[:, leads, None, None]
+        judged[leads, rows] = seen.any(axis=0)
     pooled = np.stack([p.area_mean(s) for p, s in zip(pairs.values(), square, strict=True)])
     units = {"units": target.units}
     if family(target.units) == "temperature":
@@ -116,28 +120,28 @@ def _of_events(
     """How well events above thresholds were placed."""
     if not verification.thresholds:
         return {}
-    normal, mask = hindcast.normal[..., i], target.grid.mask
-    observed = hindcast.observed[..., i] + normal
-    hits, fractions = [], []
-    for anomaly in hindcast.forecasts.values():
-        pair = (anomaly[..., i] + normal, observed, hindcast.verified, mask)
-        hits.append([csi(*pair, threshold) for threshold in verification.thresholds])
-        fractions.append(
-            [
-                [fss(*pair, threshold, side) for side in verification.neighbourhood]
-                for threshold in verification.thresholds
-            ]
-        )
+    thresholds, sides = verification.thresholds, verification.neighbourhood
+    leads, names = hindcast.verified.shape[1], list(hindcast.forecasts)
+    hits = np.empty((len(names), leads, len(thresholds)))
+    fractions = np.empty((*hits.shape, len(sides)))
+    for at in np.ndindex(hits.shape):
+        name, lead, k = names[at[0]], slice(at[1], at[1] + 1), at[2]
+        normal = hindcast.normal[:, lead, ..., i]
+        ours, theirs = hindcast.forecasts[name], hindcast.observed
+        values = (one[:, lead, ..., i] + normal for one in (ours, theirs))
+        pair = (*values, hindcast.verified[:, lead], target.grid.mask, thresholds[k])
+        hits[at] = csi(*pair)[0]
+        fractions[at] = [fss(*pair, side)[0] for side in sides]
     about = {"csi": "critical success index", "fss": "fractions skill score"}
     return {
         "csi": (
             ("forecast", "lead", "threshold"),
-            np.moveaxis(np.array(hits), -1, 1),
+            hits,
             {**ONE, "long_name": f"{about['csi']} of values above the threshold"},
         ),
         "fss": (
             ("forecast", "lead", "threshold", "side"),
-            np.moveaxis(np.array(fractions), -1, 1),
+            fractions,
             {**ONE, "long_name": f"{about['fss']} of values above the threshold"},
         ),
         "threshold": (

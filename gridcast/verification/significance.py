@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import ndtr, stdtrit
 
 from gridcast.errors import DataError
+from gridcast.scratch import blocks
 from gridcast.verification.metrics import Pairs
 
 ByDate = Float[np.ndarray, "date lead"]
@@ -57,14 +58,17 @@ class DateSums:
         weight = pairs.weight[inside].astype(np.float64)
         sums = []
         for lead, windows in enumerate(in_order(pairs.verified, dates).T):
-            ours, theirs = (
-                fields[windows, lead][:, inside].astype(np.float64)
-                for fields in (pairs.forecast, pairs.observed)
-            )
-            seen = np.isfinite(theirs)
-            ours, theirs = np.where(seen, ours, 0.0), np.where(seen, theirs, 0.0)
-            parts = ((ours - theirs) ** 2, ours * theirs, ours**2, theirs**2, seen)
-            sums.append([part @ weight for part in parts])
+            found = []
+            for some in blocks(windows.size, 8 * weight.size):
+                ours, theirs = (
+                    fields[windows[some], lead][:, inside].astype(np.float64)
+                    for fields in (pairs.forecast, pairs.observed)
+                )
+                seen = np.isfinite(theirs)
+                ours, theirs = np.where(seen, ours, 0.0), np.where(seen, theirs, 0.0)
+                parts = ((ours - theirs) ** 2, ours * theirs, ours**2, theirs**2, seen)
+                found.append([part @ weight for part in parts])
+            sums.append([np.concatenate(part) for part in zip(*found, strict=True)])
         return cls(*(np.stack(part, axis=1) for part in zip(*sums, strict=True)))
 
     def resampled(self, counts: Float[np.ndarray, "resample date"], lead: int) -> DateSums:
