@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,31 @@ def drafted(path: Path) -> Iterator[Path]:
         to_disk(path.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def drafted_directory(path: Path) -> Iterator[Path]:
+    """A directory beside `path` to fill, which takes its name when the block has ended.
+
+    What was there is replaced.
+
+    Raises:
+      OSError: it cannot be written; then nothing of it is left.
+    """
+    draft, old = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft.mkdir()
+    try:
+        yield draft
+        for written in (*draft.iterdir(), draft):
+            to_disk(written)
+        if path.exists():
+            path.rename(old)
+        draft.rename(path)
+        to_disk(path.parent)
+    finally:
+        for leftover in (draft, old):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -18,6 +18,7 @@ from gridcast.calibrating import fit_run
 from gridcast.config import Config, config_from_dict, dump_config, load_config
 from gridcast.drafts import write_text
 from gridcast.errors import CheckpointError, ConfigError, DataError
+from gridcast.exporting.directory import EXPORT
 from gridcast.fitting import compile_setup
 from gridcast.forecast_plots import plot_forecast
 from gridcast.opening import IN_MEMORY, Data, open_source
@@ -140,7 +141,7 @@ def clear(directory: Path) -> None:
     earlier = list((directory / CHECKPOINTS).glob("step-*"))
     if earlier:
         _log.warning("%s holds an earlier run, which is replaced", directory)
-    for path in earlier:
+    for path in (*earlier, *directory.glob(EXPORT)):
         checkpoints.remove(path)
     for pattern in RESULTS:
         for path in directory.glob(pattern):
