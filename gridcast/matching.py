@@ -141,7 +141,7 @@ def on_grid(series: xr.DataArray, grid: Grid, *, gaps: bool) -> xr.DataArray:
       DataError: another grid or mask.
     """
     found = grid_of(series)
-    if gaps:  # a short record with gaps may lack a cell throughout
+    if gaps and found.shape == grid.shape:  # a short record with gaps may lack a cell throughout
         found = Grid(found.lat, found.lon, found.mask | grid.mask)
     grid.require_same(found)
     return series

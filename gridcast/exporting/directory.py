@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gridcast.accelerator import CPU_OPTIONS
+from gridcast.accelerator import compiler_options
 from gridcast.drafts import drafted_directory, write_text
 from gridcast.errors import ConfigError, DataError
 from gridcast.exporting.dates import Seasons
@@ -166,6 +166,6 @@ def _about(run: Run, seasons: Seasons) -> dict[str, Any]:
         },
         "grid": {"about": str(grid), "digest": grid.digest, "file": GRID},
         "platforms": PLATFORMS,
-        "compiler_options": {"cpu": CPU_OPTIONS},
+        "compiler_options": {"cpu": compiler_options() or {}},
         "versions": {name: version(name) for name in ("gridcast", "jax", "jaxlib", "numpy")},
     }

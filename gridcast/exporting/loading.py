@@ -13,19 +13,20 @@ from zipfile import BadZipFile
 import numpy as np
 import xarray as xr
 from jax import export
-from jaxtyping import Float32, Int
 
 from gridcast.accelerator import jit
-from gridcast.config.bounds import Region
 from gridcast.errors import CheckpointError, DataError
+from gridcast.exporting.checking import (
+    common_axis,
+    frame_positions,
+    frames_of,
+    require_observed,
+    series_of,
+)
 from gridcast.exporting.directory import ABOUT, FORMAT, GRID, PROGRAM, SUMS, require_flatbuffers
-from gridcast.frames.gaps import require_complete
-from gridcast.frames.windows import positions_at
 from gridcast.grid import Grid
 from gridcast.labelling import dims_of, labelled
-from gridcast.matching import in_units, last_position, on_grid
-from gridcast.sources.canonical import canonical
-from gridcast.timeaxis import TimeAxis, label, step_name
+from gridcast.matching import last_position
 from gridcast.training.checkpoints import sha256
 
 
@@ -57,16 +58,16 @@ class Exported:
         """
         variables = self.about["values"]["variables"]
         pairs = list(zip(variables, self.grids, strict=True))
-        series = [_series(data, variable, grid) for variable, grid in pairs]
-        axis = self._axis(series)
+        series = [series_of(data, variable, grid) for variable, grid in pairs]
+        axis = common_axis(series, self.about)
         last = last_position(axis, start)
-        where = self._positions(axis, last)
+        where = frame_positions(axis, last, self.about)
         frames = [
-            self._frames(one, where, variable, grid)
+            frames_of(one, where, variable, grid, self.about)
             for one, (variable, grid) in zip(series, pairs, strict=True)
         ]
         values = np.stack(frames, axis=-1)[None]
-        self._require_observed(values, axis, last)
+        require_observed(values, axis, last, self.about)
         made = self.arrays(values, axis.dates[[last]].astype(np.int32))
         forecast = self.about["forecast"]
         labels = forecast["categories"]
@@ -117,87 +118,6 @@ class Exported:
     def _compiled(self) -> Callable[..., dict[str, Any]]:
         return jit(self.program.call)
 
-    def _axis(self, series: list[xr.DataArray]) -> TimeAxis:
-        first = series[0]["time"].values
-        for one in series[1:]:
-            if not np.array_equal(one["time"].values, first):
-                raise DataError(
-                    f"{series[0].name} and {one.name} are not on the same dates\n"
-                    "  fix: cut both to the dates that they share"
-                )
-        axis, step = TimeAxis.of(first), self.about["step"]
-        if (axis.unit, axis.every) != (step["unit"], step["every"]):
-            raise DataError(
-                f"the step of the data is: {axis.frequency}\n"
-                f"  expected: {step_name(step['unit'], step['every'])}, as in training"
-            )
-        found, expected = list(axis.clock), step["clock"]
-        # Months are the same in any calendar, and whatever day they are stamped on.
-        if axis.unit == "day" and found != expected:
-            raise DataError(
-                "the days of the data are of calendar and second of the day: "
-                f"{found[0]}, {found[1]}\n  expected: {expected[0]}, {expected[1]}, as in training"
-            )
-        return axis
-
-    def _positions(self, axis: TimeAxis, last: int) -> Int[np.ndarray, " frame"]:
-        """Of the frames that the program takes in the series; -1 where there is none.
-
-        Raises:
-          DataError: dates are missing that have to be there.
-        """
-        values = self.about["values"]
-        count = values["shape"][1]
-        where = positions_at(axis, np.array([last]), np.arange(1 - count, 1))[0]
-        # Where gaps are masked, the first of the inputs may lie before the record.
-        reach = values["inputs"] - 1 if values["may_lack"] else 0
-        short = axis.steps[last] - axis.steps[0] + 1 + reach < count
-        if short or (not values["may_lack"] and (where < 0).any()):
-            raise DataError(
-                f"the forecast from {label(axis.times[last])} needs the {count} dates up to it\n"
-                f"  found: {int((where >= 0).sum())} of them, in data from {label(axis.times[0])}"
-                f"{'; gaps: ' + axis.gaps[-1] if axis.gaps else ''}\n"
-                "  fix: an earlier start, or data that reach further back"
-            )
-        return where
-
-    def _frames(
-        self,
-        series: xr.DataArray,
-        where: Int[np.ndarray, " frame"],
-        variable: dict[str, Any],
-        grid: Grid,
-    ) -> Float32[np.ndarray, "frame lat lon"]:
-        """One variable in the units and on the grid of the run; NaN where there is no frame."""
-        moved = in_units(series, variable["units"])
-        may_lack = self.about["values"]["may_lack"]
-        grid.require_same(Grid(*(moved[n].values for n in ("lat", "lon")), grid.mask))
-        cut = moved.isel(time=where[where >= 0])
-        if not may_lack:
-            require_complete(cut)
-        on_grid(cut, grid, gaps=may_lack)
-        lowest = variable["lowest"]
-        if lowest is not None and float(cut.min()) < lowest:
-            raise DataError(
-                f"{series.name} holds {float(cut.min()):g}\n  expected: nothing below {lowest:g}"
-            )
-        frames = np.full((where.size, *grid.shape), np.nan, np.float32)
-        frames[where >= 0] = cut.values
-        return frames
-
-    def _require_observed(self, values: np.ndarray, axis: TimeAxis, last: int) -> None:
-        about = self.about["values"]
-        if not about["may_lack"]:
-            return
-        seen = np.isfinite(values[0, -about["inputs"] :, ..., 0]).any(axis=(1, 2))
-        if seen.sum() < about["least"] or not seen[-1]:
-            raise DataError(
-                f"the forecast from {label(axis.times[last])} needs observations on "
-                f"{about['least']} of the {about['inputs']} dates up to it, itself among them; "
-                f"found {seen.sum()}\n"
-                "  fix: an earlier start"
-            )
-
 
 def load_exported(directory: str | Path) -> Exported:
     """Load what `gridcast export` wrote, every file checked against its SHA-256.
@@ -209,7 +129,7 @@ def load_exported(directory: str | Path) -> Exported:
     Example, with the run and the data of the example of `gridcast.train`:
       >>> import gridcast
       >>> exported = gridcast.load_exported(gridcast.export_run(run))
-      >>> exported(sst.astype("float32")).identical(run.forecast(sst))
+      >>> exported(sst)["sst"].identical(run.forecast(sst)["sst"])
       True
     """
     require_flatbuffers()
@@ -239,29 +159,3 @@ def load_exported(directory: str | Path) -> Exported:
         ) from error
     grids = tuple(Grid(lat, lon, mask) for mask in np.moveaxis(masks, -1, 0))
     return Exported(directory, about, grids, program)
-
-
-def _series(data: xr.Dataset | xr.DataArray, variable: dict[str, Any], grid: Grid) -> xr.DataArray:
-    """One variable in canonical form, cut to the box of the grid.
-
-    Raises:
-      DataError: there is no such variable, or it is not float32.
-    """
-    name = variable["name"]
-    fields = data if isinstance(data, xr.Dataset) else {str(data.name): data}
-    if name not in fields:
-        raise DataError(
-            f"the data hold no variable {name!r}\n  found: {', '.join(map(str, fields))}\n"
-            f"  fix: data.rename(...), if it is there under another name"
-        )
-    if (dtype := fields[name].dtype) != np.float32:
-        raise DataError(
-            f"{name} has dtype {dtype}, expected float32\n  fix: data.astype('float32')"
-        )
-    region = None
-    if min(grid.shape) > 1:
-        slack = 1e-4  # degrees, as grids are compared
-        south, north = max(-90.0, grid.lat[0] - slack), min(90.0, grid.lat[-1] + slack)
-        lon = (0.0, 360.0) if grid.wraps else (grid.lon[0] - slack, grid.lon[-1] + slack)
-        region = Region(lat=(south, north), lon=lon)
-    return canonical(data, variable=name, region=region)

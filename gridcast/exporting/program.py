@@ -50,7 +50,9 @@ def export_program(run: Run, seasons: Seasons) -> export.Exported:
     """
     predictor, grid, size = run.predictor, run.fields.inputs[0].grid, run.predictor.batch_size
     frames = (history(run, seasons), *grid.shape, len(run.fields.inputs))
-    made = (predictor.leads, *grid.shape, run.model.head.width * len(run.fields.targets))
+    # Of a distribution of amounts the mean is forecast.
+    numbers = 1 if run.config.train.loss == AMOUNTS else run.model.head.width
+    made = (predictor.leads, *grid.shape, numbers * len(run.fields.targets))
     with jax.enable_x64(True):
         before = _exported(
             partial(_before, run, seasons), _shape(size, *frames), _shape(size, 3, dtype=np.int32)
