@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from gridcast.config import Config, load_config
     from gridcast.crossval import cross_validate
     from gridcast.experiment import evaluate, train
+    from gridcast.exporting.directory import export_run
+    from gridcast.exporting.loading import Exported, load_exported
     from gridcast.grid import Grid
     from gridcast.pretraining import pretrain
     from gridcast.run import Run
@@ -35,6 +37,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "DataError",
+    "Exported",
     "Grid",
     "GridcastError",
     "Run",
@@ -42,7 +45,9 @@ __all__ = [
     "__version__",
     "cross_validate",
     "evaluate",
+    "export_run",
     "load_config",
+    "load_exported",
     "load_run",
     "open_frames",
     "pretrain",
@@ -53,11 +58,14 @@ __all__ = [
 
 _MODULES = {
     "Config": "gridcast.config",
+    "Exported": "gridcast.exporting.loading",
     "Grid": "gridcast.grid",
     "cross_validate": "gridcast.crossval",
     "Run": "gridcast.run",
     "evaluate": "gridcast.experiment",
+    "export_run": "gridcast.exporting.directory",
     "load_config": "gridcast.config",
+    "load_exported": "gridcast.exporting.loading",
     "open_frames": "gridcast.sources.netcdf",
     "pretrain": "gridcast.pretraining",
     "simulated_series": "gridcast.sources.simulated",

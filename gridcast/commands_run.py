@@ -1,4 +1,4 @@
-"""`gridcast forecast` and `gridcast evaluate`: what is done with a trained run."""
+"""`gridcast forecast`, `evaluate` and `export`: what is done with a trained run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gridcast.errors import ConfigError
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    """Add `forecast` and `evaluate` to the commands."""
+    """Add these commands."""
     parser = commands.add_parser(
         "forecast",
         help="forecast with a trained run",
@@ -44,6 +44,15 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     parser.set_defaults(run=_evaluate)
 
+    parser = commands.add_parser(
+        "export",
+        help="write a trained run as a program that needs jax alone",
+        description="Write a trained run as a program that needs jax alone: see README.",
+    )
+    parser.add_argument("directory", metavar="RUN", help="directory of a run, for example runs/sst")
+    parser.add_argument("--output", metavar="DIR", help="default: export, in the run's directory")
+    parser.set_defaults(run=_export)
+
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", metavar="RUN", help="directory of a run, for example runs/sst")
@@ -59,6 +68,13 @@ def _forecast(arguments: argparse.Namespace) -> None:
         arguments.directory, arguments.data, arguments.leads, arguments.start, arguments.output
     )
     print(path)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from gridcast.exporting.directory import export_run
+    from gridcast.run import Run
+
+    print(export_run(Run.load(arguments.directory), arguments.output))
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

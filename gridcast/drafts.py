@@ -76,6 +76,34 @@ def _alive_elsewhere(pid: int) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def drafted_directory(path: Path) -> Iterator[Path]:
+    """A directory beside `path` to fill, which takes its name when the block has ended.
+
+    What was there is replaced.
+
+    Raises:
+      DataError: it cannot be written; then nothing of it is left.
+    """
+    draft = draft_of(path)
+    old = draft.with_suffix(".old")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.mkdir()
+        yield draft
+        for written in (*draft.iterdir(), draft):
+            to_disk(written)
+        if path.exists():
+            path.rename(old)
+        draft.rename(path)
+        to_disk(path.parent)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        for leftover in (draft, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file; as `drafted`."""
     with drafted(path, size=len(text)) as draft:

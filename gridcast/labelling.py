@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from gridcast.errors import ConfigError, DataError
 from gridcast.frames.fields import AMOUNTS, Fields
 from gridcast.frames.transform import FrameTransform
+from gridcast.grid import Grid
 from gridcast.scratch import kept
 from gridcast.sources.units import family
 from gridcast.sources.values import is_difference
@@ -41,26 +42,45 @@ def label_forecast(
       DataError: a value inside the mask is not finite.
     """
     times = valid_times(axis, initial, forecast.shape[1])
-    steps = np.arange(1, forecast.shape[1] + 1) * axis.every
+    labels = None if fields.classes is None else fields.classes.labels
+
+    def values(chosen: slice) -> dict[str, np.ndarray]:
+        if labels is None:
+            return _values(fields, forecast[chosen], times[chosen])
+        return _probabilities(fields, forecast[chosen])
+
+    made = kept(values, len(forecast), 8 * forecast[0].size)
+    found = {
+        name: (dims_of(labels), made[name], about) for name, about in described(fields).items()
+    }
+    grid, leads = fields.targets[0].grid, forecast.shape[1]
+    dataset = labelled(found, axis, initial, leads, grid, labels, attributes)
+    _require_finite(fields, dataset)
+    return dataset
+
+
+def labelled(
+    arrays: dict[str, Any],
+    axis: TimeAxis,
+    initial: Int[np.ndarray, " window"],
+    leads: int,
+    grid: Grid,
+    labels: list[str] | None,
+    attributes: dict[str, str],
+) -> xr.Dataset:
+    """The data set of `label_forecast` from its arrays, each with dimensions and attributes.
+
+    Args:
+      labels: of the classes; None: values.
+    """
+    steps = np.arange(1, leads + 1) * axis.every
     if axis.unit in _HOURS:
         period, units = steps * _HOURS[axis.unit], "hours"
     else:
         period, units = steps.astype(np.int32), axis.unit
     no_leap = {"units_metadata": "leap_seconds: none"}
-    grid = fields.targets[0].grid
-
-    def variables(chosen: slice) -> dict[str, Any]:
-        if fields.classes is not None:
-            return _probabilities(fields, forecast[chosen])
-        return _values(fields, forecast[chosen], times[chosen])
-
-    def values(chosen: slice) -> dict[str, Any]:
-        return {name: value for name, (_, value, _) in variables(chosen).items()}
-
-    made = kept(values, len(forecast), 8 * forecast[0].size)
-    about = variables(slice(0, 1))
     dataset = xr.Dataset(
-        {name: (about[name][0], value, about[name][2]) for name, value in made.items()},
+        arrays,
         coords={
             "forecast_reference_time": (
                 _DIMS[0],
@@ -74,17 +94,16 @@ def label_forecast(
             ),
             "time": (
                 _DIMS[:2],
-                times,
+                valid_times(axis, initial, leads),
                 {"standard_name": "time", "long_name": "time that the forecast is for", **no_leap},
             ),
             "lat": (_DIMS[2], grid.lat, LATITUDE),
             "lon": (_DIMS[3], grid.lon, LONGITUDE),
         },
     )
-    if fields.classes is not None:
+    if labels is not None:
         about = {"long_name": "class of the value, from low to high"}
-        dataset = dataset.assign_coords(category=("category", fields.classes.labels, about))
-    _require_finite(fields, dataset)
+        dataset = dataset.assign_coords(category=("category", labels, about))
     dataset.attrs = of_file(attributes)
     # A record dimension: forecasts of further dates can be added to the file.
     dataset.encoding["unlimited_dims"] = {_DIMS[0]}
@@ -142,15 +161,24 @@ def class_axis(
     return forecast.reshape(*forecast.shape[:-1], len(fields.targets), -1)
 
 
-def _values(fields: Fields, forecast: np.ndarray, times: np.ndarray) -> dict[str, Any]:
-    values = physical_values(fields, forecast, times)
-    found: dict[str, Any] = {
-        target.variable: (_DIMS, value, _about(target))
-        for target, value in zip(fields.targets, values, strict=True)
-    }
-    if not fields.normal:
-        return found
-    for i, target in enumerate(fields.targets):
+def dims_of(labels: list[str] | None) -> tuple[str, ...]:
+    """Of a forecast: of classes, which have labels, or of values."""
+    return _DIMS if labels is None else (*_DIMS[:2], "category", *_DIMS[2:])
+
+
+def described(fields: Fields) -> dict[str, dict[str, Any]]:
+    """The names of what is forecast, and the attributes of each."""
+    if fields.classes is not None:
+        what = "forecast probability of each class of"
+        return {
+            f"{target.variable}_probability": {
+                "long_name": f"{what} {_title(target)}",
+                "units": "1",
+            }
+            for target in fields.targets
+        }
+    found = {target.variable: _about(target) for target in fields.targets}
+    for target in fields.targets if fields.normal else ():
         name = f"{target.variable}_standard_deviation"
         about = {
             "long_name": f"standard deviation of the forecast of {_title(target)}",
@@ -158,28 +186,28 @@ def _values(fields: Fields, forecast: np.ndarray, times: np.ndarray) -> dict[str
         }
         if family(target.units) == "temperature":
             about["units_metadata"] = "temperature: difference"
-        spread = forecast[..., 2 * i + 1] * target.scaler.deviation
-        spread = np.where(target.grid.mask, spread, np.nan)
-        found[name] = (_DIMS, spread.astype(np.float32), about)
-        found[target.variable][2]["ancillary_variables"] = name
+        found[name] = about
+        found[target.variable]["ancillary_variables"] = name
     return found
 
 
-def _probabilities(fields: Fields, forecast: np.ndarray) -> dict[str, Any]:
+def _values(fields: Fields, forecast: np.ndarray, times: np.ndarray) -> dict[str, np.ndarray]:
+    values = physical_values(fields, forecast, times)
+    found = {t.variable: value for t, value in zip(fields.targets, values, strict=True)}
+    for i, target in enumerate(fields.targets) if fields.normal else ():
+        spread = forecast[..., 2 * i + 1] * target.scaler.deviation
+        spread = np.where(target.grid.mask, spread, np.nan)
+        found[f"{target.variable}_standard_deviation"] = spread.astype(np.float32)
+    return found
+
+
+def _probabilities(fields: Fields, forecast: np.ndarray) -> dict[str, np.ndarray]:
     split = class_axis(fields, forecast)
     found = {}
     for i, target in enumerate(fields.targets):
         probability = np.where(target.grid.mask[:, :, None], split[..., i, :], np.nan)
-        about = {
-            "long_name": f"forecast probability of each class of {_title(target)}",
-            "units": "1",
-        }
-        dims = (*_DIMS[:2], "category", *_DIMS[2:])
-        found[f"{target.variable}_probability"] = (
-            dims,
-            np.moveaxis(probability, -1, 2).astype(np.float32),
-            about,
-        )
+        moved = np.moveaxis(probability, -1, 2).astype(np.float32)
+        found[f"{target.variable}_probability"] = moved
     return found
 
 

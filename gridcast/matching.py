@@ -37,10 +37,10 @@ def matching_series(
     missing = config.frames.missing
     series = []
     for one, trained in zip(source.series, fields.inputs, strict=True):
-        moved = _in_units(one, trained.units)
+        moved = in_units(one, trained.units)
         if missing == "error":
             require_complete(moved)
-        series.append(_on_grid(moved, trained.grid, gaps=missing == "mask"))
+        series.append(on_grid(moved, trained.grid, gaps=missing == "mask"))
     axis = TimeAxis.of(series[0]["time"].values)
     trained = (fields.inputs[0].climatology.unit, fields.inputs[0].every)
     if (axis.unit, axis.every) != trained:
@@ -62,21 +62,7 @@ def initial_position(
     Raises:
       DataError: no such date, or too few observed ones up to it.
     """
-    last = axis.times.size - 1
-    if start is not None:
-        try:
-            asked = Period(first=start, last=start)
-        except ValueError as error:
-            raise DataError(
-                f"start is no date: {start!r}\n  expected: YYYY, YYYY-MM or YYYY-MM-DD"
-            ) from error
-        inside = axis.inside(*asked.bounds)
-        if not inside.any():
-            raise DataError(
-                f"the data hold no date in {start}\n  found: {label(axis.times[0])} to "
-                f"{label(axis.times[-1])}, {axis.frequency}"
-            )
-        last = int(np.flatnonzero(inside)[-1])
+    last = last_position(axis, start)
     inputs = config.frames.inputs
     history = positions_at(axis, np.array([last]), np.arange(1 - inputs, 1))
     frames = np.isfinite(series[0].values[history]).any(axis=(2, 3))
@@ -91,6 +77,29 @@ def initial_position(
             "  fix: an earlier --start, or data that reach further back"
         )
     return np.array([last])
+
+
+def last_position(axis: TimeAxis, start: str | None) -> int:
+    """The position of the last date, or of the last within `start`.
+
+    Raises:
+      DataError: no such date.
+    """
+    if start is None:
+        return axis.times.size - 1
+    try:
+        asked = Period(first=start, last=start)
+    except ValueError as error:
+        raise DataError(
+            f"start is no date: {start!r}\n  expected: YYYY, YYYY-MM or YYYY-MM-DD"
+        ) from error
+    inside = axis.inside(*asked.bounds)
+    if not inside.any():
+        raise DataError(
+            f"the data hold no date in {start}\n  found: {label(axis.times[0])} to "
+            f"{label(axis.times[-1])}, {axis.frequency}"
+        )
+    return int(np.flatnonzero(inside)[-1])
 
 
 def require_history(config: Config, axis: TimeAxis, initial: int) -> None:
@@ -111,7 +120,12 @@ def require_history(config: Config, axis: TimeAxis, initial: int) -> None:
         )
 
 
-def _in_units(series: xr.DataArray, expected: str) -> xr.DataArray:
+def in_units(series: xr.DataArray, expected: str) -> xr.DataArray:
+    """The series in other units.
+
+    Raises:
+      DataError: units of another kind.
+    """
     found = str(series.attrs.get("units", "1"))
     if same_units(found, expected):
         return series
@@ -120,10 +134,14 @@ def _in_units(series: xr.DataArray, expected: str) -> xr.DataArray:
     return series.copy(data=values)
 
 
-def _on_grid(series: xr.DataArray, grid: Grid, *, gaps: bool) -> xr.DataArray:
-    """The series itself, on the very cells of the run; values off its mask may not appear."""
+def on_grid(series: xr.DataArray, grid: Grid, *, gaps: bool) -> xr.DataArray:
+    """The series itself, on the very cells of the run; values off its mask may not appear.
+
+    Raises:
+      DataError: another grid or mask.
+    """
     found = grid_of(series)
-    if gaps:  # a short record with gaps may lack a cell throughout
+    if gaps and found.shape == grid.shape:  # a short record with gaps may lack a cell throughout
         found = Grid(found.lat, found.lon, found.mask | grid.mask)
     grid.require_same(found)
     return series

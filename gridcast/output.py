@@ -23,7 +23,8 @@ RESULTS = (
     "scores*.png",
 )
 
-
+# The folder of `gridcast export`.
+EXPORT = "export"
 _log = logging.getLogger("gridcast")
 
 
@@ -49,9 +50,10 @@ def clear(directory: Path) -> None:
     earlier = checkpoints.saved(directory / CHECKPOINTS)
     if earlier:
         _log.warning("%s holds an earlier run, which is replaced", directory)
+    folders = [*earlier, *directory.glob(EXPORT)]
     found = [path for pattern in RESULTS for path in directory.glob(pattern)]
     try:
-        for path in earlier:
+        for path in folders:
             checkpoints.remove(path)
         for path in found:
             path.unlink()

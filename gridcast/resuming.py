@@ -80,6 +80,7 @@ def checkpoint_of(
         "layers": setup.layer_names,
         "origin": setup.source.origin,
         "training_dates": int(setup.splits.train.sum()),
+        "clock": setup.axis.clock,
         "grid_digest": setup.fields.inputs[0].grid.digest,
         "position": position,
         "seed": setup.config.train.seed,

@@ -50,6 +50,7 @@ class Run:
       training_dates: how many dates there were to fit on.
       members: the stacked weights of an ensemble, of which `model` has the first; None: of one
         network.
+      clock: as `TimeAxis.clock`, of the dates it was trained on; None: of a run of before.
     """
 
     directory: Path
@@ -59,6 +60,7 @@ class Run:
     origin: str
     training_dates: int
     members: Weights | None = None
+    clock: tuple[str, int] | None = None
 
     @classmethod
     def load(cls, directory: str | Path) -> Run:
@@ -93,8 +95,9 @@ class Run:
             members = fill(stacked([weights] * config.train.members), arrays["best"])
             weights = member_of(members, 0)
         nnx.update(model, *weights, fill(nnx.state(model, Frozen), arrays["frozen"]))
-        dates = about["training_dates"]
-        return cls(directory, config, fields, model, about["origin"], dates, members)
+        dates, clock = about["training_dates"], about.get("clock")
+        clock = None if clock is None else (clock[0], clock[1])
+        return cls(directory, config, fields, model, about["origin"], dates, members, clock)
 
     def forecast(
         self, data: Data | None = None, *, leads: int | None = None, start: str | None = None

@@ -71,6 +71,11 @@ class TimeAxis:
         return self.times[0].calendar if self.times.dtype == object else "proleptic_gregorian"
 
     @property
+    def clock(self) -> tuple[str, int]:
+        """The calendar, and the second of the day of the first date: when days are stamped."""
+        return self.calendar, int(_Fields(self.times[:1]).second_of_day[0])
+
+    @property
     def frequency(self) -> str:
         return step_name(self.unit, self.every)
 

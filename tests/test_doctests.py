@@ -9,7 +9,7 @@ import pytest
 
 import gridcast
 
-EXAMPLES = ("open_frames", "train", "load_run", "Run.forecast", "evaluate")
+EXAMPLES = ("open_frames", "train", "load_run", "Run.forecast", "evaluate", "load_exported")
 
 
 @pytest.fixture(scope="module")

@@ -67,7 +67,7 @@ class Climatology:
             )
         empty = np.zeros((0, *mask.shape))
         draft = cls(kind, harmonics, trend, float(decimal_year.mean()), unit, empty)
-        terms = draft._terms(times)
+        terms = draft.terms(times)
         if terms.shape[0] < terms.shape[1]:
             raise DataError(
                 f"a climatology of {terms.shape[1]} coefficients needs as many training dates, "
@@ -79,9 +79,10 @@ class Climatology:
 
     def at(self, times: np.ndarray) -> Float[np.ndarray, "time lat lon"]:
         """The seasonal cycle at any dates, in the units of the series."""
-        return np.tensordot(self._terms(times), self.coefficients, axes=1)
+        return np.tensordot(self.terms(times), self.coefficients, axes=1)
 
-    def _terms(self, times: np.ndarray) -> Float[np.ndarray, "time term"]:
+    def terms(self, times: np.ndarray) -> Float[np.ndarray, "time term"]:
+        """What each coefficient is multiplied by; with a trend the last by years since `middle`."""
         phase, month, decimal_year = season_fields(times, self.unit)
         if self.kind == "monthly":
             columns = [(month == m).astype(np.float64) for m in range(1, 13)]

@@ -66,7 +66,7 @@ def save(directory: Path, checkpoint: Checkpoint) -> Path:
             np.savez(draft / f"{group}.npz", allow_pickle=False, **named)
             to_disk(draft / f"{group}.npz")
         _write(draft / "about.json", checkpoint.about)
-        sums = {path.name: _sha256(path) for path in sorted(draft.iterdir())}
+        sums = {path.name: sha256(path) for path in sorted(draft.iterdir())}
         _write(draft / "sha256.json", sums)
         to_disk(draft)
         if final.exists():  # the same step once more: what it replaces is whole until it is there
@@ -125,7 +125,7 @@ def load(path: Path) -> Checkpoint:
     try:
         sums = json.loads((path / "sha256.json").read_text())
         for name, expected in sums.items():
-            found = _sha256(path / name)
+            found = sha256(path / name)
             if found != expected:
                 raise CheckpointError(
                     f"{path / name} is damaged: sha256 {found[:12]}..., expected {expected[:12]}..."
@@ -206,7 +206,8 @@ def fill(template: Any, named: dict[str, np.ndarray]) -> Any:
     return jax.tree_util.tree_unflatten(structure, [jax.numpy.asarray(named[n]) for n in names])
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
