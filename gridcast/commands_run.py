@@ -1,8 +1,9 @@
-"""`gridcast forecast` and `gridcast evaluate`: what is done with a trained run."""
+"""`gridcast forecast`, `evaluate` and `report`: what is done with a trained run."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from gridcast.arguments import named, number
 from gridcast.errors import ConfigError
@@ -44,6 +45,19 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     parser.set_defaults(run=_evaluate)
 
+    parser = commands.add_parser(
+        "report",
+        help="write what runs are worth as one HTML page",
+        description="Write what a run, or several side by side, are worth as one HTML page.",
+    )
+    parser.add_argument("directories", metavar="RUN", nargs="+", help="directories of runs")
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help="default: report.html in the run's directory; of several runs: here",
+    )
+    parser.set_defaults(run=_report)
+
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", metavar="RUN", help="directory of a run, for example runs/sst")
@@ -68,3 +82,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if len(others) < len(arguments.forecast):
         raise ConfigError("two forecasts have one name\n  fix: --forecast NAME=FILE")
     print(experiment.run_evaluation(arguments.directory, arguments.data, others, arguments.regrid))
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from gridcast.report.page import NAME, write_report
+
+    runs = arguments.directories
+    place = Path(runs[0]) / NAME if len(runs) == 1 else Path(NAME)
+    print(write_report(runs, arguments.output or place))

@@ -22,7 +22,7 @@ ORDER = [
     ["preparation", "verification"],
     ["resuming", "fitting", "matching", "plots", "long_training"],
     ["run", "forecast_plots"],
-    ["calibrating"],
+    ["calibrating", "report"],
     ["experiment"],
     ["crossval", "pretraining", "simulation", "judging", "trials", "tuning"],
     ["arguments", "commands_data", "commands_run", "cli"],
