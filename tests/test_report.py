@@ -179,17 +179,22 @@ def test_what_a_file_says_is_text_and_nothing_else(copy, tmp_path, monkeypatch):
 
 def test_observations_and_hindcast_give_the_scores_again(subject):
     run, name = subject.run, subject.variable
-    came = run.observations[name].load()
+    came, normal = (run.observations[n].load() for n in (name, f"{name}_climatology"))
     for lead in range(3):
         forecast = run.hindcast[name].isel(forecast_period=lead)
         times = forecast["time"].values
         known = np.isin(times, came["time"].values[came["time"].dt.year.values >= 1961])
-        error = forecast.values[known] - came.sel(time=times[known]).values
-        error = error[~np.isnan(error).all(axis=(1, 2))]
-        mean = np.nansum((error**2).mean(axis=0) * subject.grid.weight)
-        assert error.shape[0] == 48
-        ours = float(subject.scores["rmse"].sel(forecast=MODEL)[lead])
-        np.testing.assert_allclose(np.sqrt(mean), ours, rtol=1e-5)
+        observed = came.sel(time=times[known]).values
+        for who, made in (
+            (MODEL, forecast.values[known]),
+            ("climatology", normal.sel(time=times[known]).values),
+        ):
+            error = made - observed
+            error = error[~np.isnan(error).all(axis=(1, 2))]
+            mean = np.nansum((error**2).mean(axis=0) * subject.grid.weight)
+            assert error.shape[0] == 48
+            expected = float(subject.scores["rmse"].sel(forecast=who)[lead])
+            np.testing.assert_allclose(np.sqrt(mean), expected, rtol=1e-5)
 
 
 def test_cases_hold_the_errors_of_each_forecast_inside_the_test_years(subject):

@@ -75,9 +75,8 @@ def page(runs: Sequence[Contents]) -> str:
     parts = _parts(subjects)
     links = [el("a", name, href=f"#{_anchor(name)}") for name, _ in parts]
     banners = [
-        el("p", f"SIMULATED DATA: {run.source}", class_="banner", role="note")
-        for run in runs
-        if run.simulated
+        el("p", f"SIMULATED DATA: {source}", class_="banner", role="note")
+        for source in dict.fromkeys(run.source for run in runs if run.simulated)
     ]
     chapters = [el("section", el("h2", name), inside, id=_anchor(name)) for name, inside in parts]
     body = joined(
