@@ -1,8 +1,9 @@
-"""`gridcast forecast`, `evaluate` and `export`: what is done with a trained run."""
+"""`gridcast forecast`, `evaluate`, `export` and `report`: what is done with trained runs."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from gridcast.arguments import named, number
 from gridcast.errors import ConfigError
@@ -53,6 +54,19 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--output", metavar="DIR", help="default: export, in the run's directory")
     parser.set_defaults(run=_export)
 
+    parser = commands.add_parser(
+        "report",
+        help="write what runs are worth as one HTML page",
+        description="Write what a run, or several side by side, are worth as one HTML page.",
+    )
+    parser.add_argument("directories", metavar="RUN", nargs="+", help="directories of runs")
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help="default: report.html in the run's directory; of several runs: here",
+    )
+    parser.set_defaults(run=_report)
+
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", metavar="RUN", help="directory of a run, for example runs/sst")
@@ -84,3 +98,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if len(others) < len(arguments.forecast):
         raise ConfigError("two forecasts have one name\n  fix: --forecast NAME=FILE")
     print(experiment.run_evaluation(arguments.directory, arguments.data, others, arguments.regrid))
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from gridcast.report.page import NAME, write_report
+
+    runs = arguments.directories
+    place = Path(runs[0]) / NAME if len(runs) == 1 else Path(NAME)
+    print(write_report(runs, arguments.output or place))

@@ -24,6 +24,8 @@ from gridcast.opening import IN_MEMORY, Data, open_source
 from gridcast.output import clear, writing_to
 from gridcast.plots import plot_reliability, plot_scores
 from gridcast.preparation import Setup, prepare
+from gridcast.report.observed import observations
+from gridcast.report.page import report_run
 from gridcast.run import Run
 from gridcast.sources.netcdf import write_netcdf
 from gridcast.timeaxis import label
@@ -106,7 +108,9 @@ def run_training(
         forecast = run.forecast(source)
         write_netcdf(forecast, directory / "forecast.nc")
         plot_forecast(run.observed(source), forecast, directory / "forecast.png")
+        write_netcdf(observations(run, source, hindcast, forecast), directory / "observations.nc")
         _log.info("%s", said(scores))
+        report_run(directory)
         _log.info("all files are in %s, after %.0f s", directory, time.perf_counter() - began)
         return run
 

@@ -46,7 +46,7 @@ def plot_forecast(observed: xr.DataArray, forecast: xr.Dataset, path: Path) -> N
     else:
         figure = _odds_maps(field) if classes else _maps(observed.sel(time=initial), field)
     subject = f"probabilities of {name.removesuffix('_probability')}" if classes else name
-    title = f"forecast of {subject} from {_date(initial, field)}"
+    title = f"forecast of {subject} from {date_of(initial, field)}"
     entitle(figure, title, str(forecast.attrs["source"]))
     save(figure, path)
 
@@ -60,7 +60,7 @@ def _maps(observed: xr.DataArray, field: xr.DataArray) -> Figure:
     largest = np.abs(np.concatenate([one.values.ravel() for one in changes]))
     span = float(np.nanpercentile(largest, 99)) or 1.0
     figure, panels = _map_panels(field, 2, 1 + len(shown))
-    start = _date(observed["time"].values[()], field)
+    start = date_of(observed["time"].values[()], field)
     units = str(field.attrs.get("units", "1"))
     _draw_map(panels[0, 0], observed, f"observed {start}", "viridis", limits)
     panels[1, 0].axis("off")
@@ -92,7 +92,7 @@ def _odds_maps(field: xr.DataArray) -> Figure:
 def _curve(history: xr.DataArray, series: xr.DataArray) -> Figure:
     """Observed values by date, and the forecast that goes on from the last of them."""
     last = history.isel(time=slice(-max(_HISTORY, 3 * series.size), None))
-    dates = _on_axis(np.concatenate([last["time"].values, series["time"].values]))
+    dates = on_axis(np.concatenate([last["time"].values, series["time"].values]))
     values = np.concatenate([last.values, series.values])
     now = last.size - 1
     figure = Figure(figsize=(9, 4.2), layout="constrained")
@@ -134,7 +134,7 @@ def _bars(series: xr.DataArray) -> Figure:
             panel.bar_label(bars, texts, label_type="center", fontsize=8)
         below = below + share
     every = -(-leads.size // 18)
-    dates = [_date(time, series) for time in series["time"].values]
+    dates = [date_of(time, series) for time in series["time"].values]
     panel.set_xticks(leads[::every], dates[::every], rotation=45, ha="right", fontsize=8)
     panel.set_xlim(0.4, leads.size + 0.6)
     panel.set_ylim(0, 1)
@@ -162,8 +162,8 @@ def _draw_map(
     panel: Axes, field: xr.DataArray, title: str, colours: str, limits: tuple[float, float]
 ) -> QuadMesh:
     image = panel.pcolormesh(
-        _edges(field["lon"].values),
-        _edges(field["lat"].values),
+        edges(field["lon"].values),
+        edges(field["lat"].values),
         np.ma.masked_invalid(field.values),
         cmap=mpl.colormaps[colours].with_extremes(bad=_LAND),
         vmin=limits[0],
@@ -172,8 +172,8 @@ def _draw_map(
     panel.set_box_aspect(1.0 / _shape(field))
     panel.set_facecolor(_LAND)
     panel.set_title(title, fontsize=10)
-    panel.xaxis.set_major_formatter(FuncFormatter(_east))
-    panel.yaxis.set_major_formatter(FuncFormatter(_north))
+    panel.xaxis.set_major_formatter(FuncFormatter(east))
+    panel.yaxis.set_major_formatter(FuncFormatter(north))
     panel.tick_params(labelsize=8)
     panel.locator_params(nbins=6, steps=[1, 2, 3, 6, 10])
     return image
@@ -181,12 +181,12 @@ def _draw_map(
 
 def _shape(field: xr.DataArray) -> float:
     """Width of a map over its height: as on the ground, unless that were but a strip."""
-    height, width = (np.ptp(_edges(field[name].values)) for name in ("lat", "lon"))
+    height, width = (np.ptp(edges(field[name].values)) for name in ("lat", "lon"))
     middle = np.deg2rad(float(field["lat"].mean()))
     return float(np.clip(width * max(np.cos(middle), 0.2) / height, 0.4, 4.0))
 
 
-def _edges(centres: np.ndarray) -> np.ndarray:
+def edges(centres: np.ndarray) -> np.ndarray:
     """Of cells; a single row or column is drawn one degree wide."""
     if centres.size == 1:
         return centres[0] + np.array([-0.5, 0.5])
@@ -194,7 +194,7 @@ def _edges(centres: np.ndarray) -> np.ndarray:
     return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
 
 
-def _on_axis(times: np.ndarray) -> np.ndarray:
+def on_axis(times: np.ndarray) -> np.ndarray:
     """Dates that can be drawn; those of other calendars at the same share of their year."""
     if times.dtype != object:
         return times
@@ -207,19 +207,19 @@ def _on_axis(times: np.ndarray) -> np.ndarray:
 
 
 def _valid(field: xr.DataArray) -> str:
-    return f"{_date(field['time'].values[()], field)} (lead {int(field['lead'])})"
+    return f"{date_of(field['time'].values[()], field)} (lead {int(field['lead'])})"
 
 
-def _date(time: Any, forecast: xr.DataArray) -> str:
+def date_of(time: Any, forecast: xr.DataArray) -> str:
     """As exact as the forecast's steps are."""
     units = forecast["forecast_period"].attrs.get("units")
     return label(time)[: {"year": 4, "month": 7}.get(str(units))]
 
 
-def _east(value: float, _position: int | None) -> str:
+def east(value: float, _position: int | None) -> str:
     degrees = (value + 180) % 360 - 180
     return f"{abs(degrees):g}°{'' if degrees in (0, -180) else 'E' if degrees > 0 else 'W'}"
 
 
-def _north(value: float, _position: int | None) -> str:
+def north(value: float, _position: int | None) -> str:
     return f"{abs(value):g}°{'' if value == 0 else 'N' if value > 0 else 'S'}"

@@ -17,6 +17,8 @@ RESULTS = (
     "hindcast.nc",
     "forecast.nc",
     "forecast.png",
+    "observations.nc",
+    "report.html",
     "comparison*.*",
     "scores*.nc",
     "scores*.csv",

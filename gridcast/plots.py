@@ -26,7 +26,7 @@ COLOURS = {
     DAMPED_TRAILING: "#000000",
 }
 _OTHER = "#e69f00"
-_METRICS = {
+METRICS = {
     "rmse": "RMSE",
     "acc": "anomaly correlation",
     "rps": "ranked probability score",
@@ -40,7 +40,7 @@ def plot_scores(scores: xr.Dataset, path: Path) -> None:
     panels = figure.subplots(1, 2)
     step = scores["lead"].attrs["long_name"]
     for panel, metric, better in zip(panels, headline(scores), ("lower", "higher"), strict=True):
-        about = with_units(_METRICS[metric], scores[metric].attrs["units"])
+        about = with_units(METRICS[metric], scores[metric].attrs["units"])
         for name in scores["forecast"].values[::-1]:
             curve = scores[metric].sel(forecast=name)
             if np.isnan(curve).all():

@@ -142,8 +142,9 @@ def ocean() -> xr.DataArray:
 def no_pictures() -> Iterator[None]:
     """Empty files in place of pictures, which take longer than the training of a small network."""
 
-    def leave_empty(_: Figure, path: Path, **__: Any) -> None:
-        path.write_bytes(b"")
+    def leave_empty(_: Figure, path: Path | io.BytesIO, **__: Any) -> None:
+        if isinstance(path, Path):
+            path.write_bytes(b"")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "savefig", leave_empty)

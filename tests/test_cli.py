@@ -73,6 +73,8 @@ def test_train_leaves_every_file_that_the_readme_lists(trained):
         "scores.png",
         "hindcast.nc",
         "forecast.png",
+        "observations.nc",
+        "report.html",
         "checkpoints",
         "metrics.jsonl",
         "config.yaml",

@@ -33,7 +33,7 @@ ORDER = [
     ["preparation", "verification"],
     ["resuming", "fitting", "matching", "output", "plots", "long_training"],
     ["run", "forecast_plots"],
-    ["calibrating", "exporting"],
+    ["calibrating", "exporting", "report"],
     ["experiment"],
     ["crossval", "pretraining", "simulation", "judging", "trials", "tuning"],
     ["arguments", "commands_data", "commands_run", "cli"],

@@ -1,0 +1,153 @@
+"""Each forecast of the test dates beside what came: errors, indices, worst and best cases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Bool, Float
+
+from gridcast.report.contents import Subject
+from gridcast.verification.indices import Pattern, index_patterns, index_series
+
+_CHUNK = 64  # windows that are in memory at a time
+_INDICES = 3
+
+
+@dataclass(frozen=True)
+class Index:
+    """A mean over a box as anomalies, units of the series.
+
+    Attributes:
+      deviation: standard deviation that the forecast gave; of a single series only.
+    """
+
+    name: str
+    times: np.ndarray
+    observed: Float[np.ndarray, " time"]
+    forecast: Float[np.ndarray, "window lead"]
+    deviation: Float[np.ndarray, "window lead"] | None
+
+
+@dataclass(frozen=True)
+class Cases:
+    """The forecasts whose dates all lie in the test years.
+
+    Attributes:
+      initial: the initial date of each; `valid` the dates that they are for.
+      rmse: of the model, over area and leads, NaN where something was not observed; `normal`: of
+        climatology.
+    """
+
+    initial: np.ndarray
+    valid: np.ndarray
+    rmse: Float[np.ndarray, " window"]
+    normal: Float[np.ndarray, " window"]
+    indices: list[Index]
+
+    def extremes(self, count: int) -> tuple[list[int], list[int]]:
+        """Windows with the largest error, and with the most gained over climatology."""
+        gain = self.normal**2 - self.rmse**2
+        return self._first(self.rmse, count), self._first(gain, count)
+
+    def _first(self, value: Float[np.ndarray, " window"], count: int) -> list[int]:
+        """Windows with the largest value, none of which overlaps with a larger one."""
+        leads, found = self.valid.shape[1], []
+        for k in np.argsort(-value, kind="stable").tolist():  # NaN comes last
+            apart = all(abs(k - other) >= leads for other in found)
+            if np.isfinite(value[k]) and apart and len(found) < count:
+                found.append(k)
+        return found
+
+
+def cases(subject: Subject) -> Cases | None:
+    """None of classes, and where hindcast.nc or observations.nc is missing."""
+    run, name = subject.run, subject.variable
+    if subject.classes or run.hindcast is None or run.observations is None:
+        return None
+    if name not in run.hindcast or name not in run.observations:
+        return None
+    inside = np.flatnonzero(_in_test(subject, run.hindcast["time"]).all(axis=1))
+    if not inside.size:
+        return None
+    observed = run.observations[name].load()
+    anomaly = observed.values - run.observations[f"{name}_climatology"].values
+    valid = run.hindcast["time"].values[inside]
+    grid, patterns = subject.grid, _patterns(subject)
+    # The area of cells that are counted: some observations may lack, and then the case is left out.
+    weight = grid.weight[grid.mask]
+    rmse, normal, made = [], [], []
+    for first in range(0, inside.size, _CHUNK):
+        some = slice(first, first + _CHUNK)
+        forecast, came = anomalies(subject, inside[some])
+        error, nothing = (forecast - came)[..., grid.mask] ** 2, came[..., grid.mask] ** 2
+        rmse.append(np.sqrt((error @ weight).mean(axis=1)))
+        normal.append(np.sqrt((nothing @ weight).mean(axis=1)))
+        made.append(np.stack([index_series(forecast, one) for one in patterns.values()]))
+    series = np.concatenate(made, axis=1)
+    test = _in_test(subject, observed["time"])
+    indices = [
+        Index(
+            one,
+            observed["time"].values[test],
+            index_series(anomaly[test][:, None], pattern)[:, 0],
+            series[k],
+            _deviation(subject, inside),
+        )
+        for k, (one, pattern) in enumerate(patterns.items())
+    ]
+    initial = run.hindcast["forecast_reference_time"].values[inside]
+    return Cases(initial, valid, np.concatenate(rmse), np.concatenate(normal), indices)
+
+
+def anomalies(
+    subject: Subject, windows: np.ndarray
+) -> tuple[
+    Float[np.ndarray, "window lead lat lon"],
+    Float[np.ndarray, "window lead lat lon"],
+]:
+    """Of the hindcast, and observed, against the training climatology; NaN off the mask."""
+    run, name = subject.run, subject.variable
+    assert run.hindcast is not None
+    assert run.observations is not None
+    forecast = run.hindcast[name].isel(forecast_reference_time=windows)
+    came, normal = at_dates(run.observations, name, forecast["time"].values)
+    return forecast.values - normal, came - normal
+
+
+def at_dates(observations: xr.Dataset, name: str, times: np.ndarray) -> tuple[Any, Any]:
+    """What was observed and the climatology at dates [window, lead]; NaN where not in the file."""
+    flat, where = np.unique(times.ravel(), return_inverse=True)
+    found = observations[[name, f"{name}_climatology"]].reindex(time=flat)
+    values = [one.values[where.reshape(times.shape)] for one in found.data_vars.values()]
+    return values[0], values[1]
+
+
+def _in_test(subject: Subject, times: xr.DataArray) -> Bool[np.ndarray, "..."]:
+    """Whether dates lie in the test years of the config."""
+    first, last = subject.run.config.splits.test.bounds
+    parts = times.dt
+    key = parts.year * 10000 + parts.month * 100 + parts.day
+    begin, end = (y * 10000 + m * 100 + d for y, m, d in (first, last))
+    return np.asarray((key >= begin) & (key <= end))
+
+
+def _patterns(subject: Subject) -> dict[str, Pattern]:
+    """The boxes of the config, Nino 3.4 where it lies in the grid, or else the whole area."""
+    grid = subject.grid
+    if subject.single:
+        return {subject.variable: grid.weight}
+    boxes = subject.run.config.verification.boxes
+    found = index_patterns(grid, boxes)
+    chosen = {name: found[name] for name in [*boxes, "nino34"] if name in found}
+    return dict(list(chosen.items())[:_INDICES]) or {"mean of the area": grid.weight}
+
+
+def _deviation(subject: Subject, windows: np.ndarray) -> np.ndarray | None:
+    name = f"{subject.variable}_standard_deviation"
+    hindcast = subject.run.hindcast
+    if hindcast is None or not subject.single or name not in hindcast:
+        return None
+    return hindcast[name].values[windows, :, 0, 0].astype(np.float64)

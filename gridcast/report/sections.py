@@ -1,0 +1,106 @@
+"""The sections of a report, each of one target of one run: words, tables, charts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gridcast.report.cases import Cases
+from gridcast.report.contents import Subject
+from gridcast.report.html import Html, el, joined, table
+from gridcast.report.pictures import (
+    certainty_charts,
+    skill_charts,
+    training_charts,
+)
+from gridcast.report.series import plume_chart
+from gridcast.report.words import summary
+from gridcast.verification.tables import headline, title
+
+COLUMNS = 8  # leads of a table
+
+
+def about(subject: Subject) -> Html:
+    """What was trained on which data and dates."""
+    config = subject.run.config
+    grid, splits = subject.grid, config.splits
+    dates = int(subject.scores["dates"].values[0])
+    members = config.train.members
+    count = f", {members} members" if members > 1 else ""
+    what = "classes of " if subject.classes else ""
+    rows = [
+        ["forecast of", f"{what}{subject.variable} [{subject.units}]"],
+        ["model and data", subject.run.source],
+        ["network", f"{config.model.name} over {config.model.base}{count}"],
+        ["grid", str(grid)],
+        ["from and to", f"{config.frames.inputs} inputs, {config.frames.leads} leads"],
+        ["one step", subject.step],
+        ["trained on", str(splits.train)],
+        ["validated on", str(splits.validation)],
+        ["tested on", f"{splits.test}, {dates} dates, the same at each lead"],
+    ]
+    lines = [joined(el("dt", name), el("dd", value)) for name, value in rows]
+    return el("dl", *lines)
+
+
+def in_words(subject: Subject) -> Html:
+    """The plain-language summary."""
+    return el("ul", *(el("li", line) for line in summary(subject)), class_="words")
+
+
+def skill(subject: Subject, key: str) -> Html:
+    """Skill by lead against the references, drawn and as a table."""
+    numbers = el("details", el("summary", "The numbers"), *_tables(subject))
+    text = "Bands are 95 % intervals: blocks of dates resampled."
+    note = el("p", text, class_="note") if "skill_interval" in subject.scores else Html("")
+    return joined(el("div", *skill_charts(subject, key), class_="charts"), note, numbers)
+
+
+def _tables(subject: Subject) -> list[Html]:
+    scores = subject.scores
+    leads = chosen_leads(scores["lead"].size, COLUMNS)
+    head = [str(scores["lead"].values[k]) for k in leads]
+    found = []
+    for metric in [*headline(scores), *(["crps"] if "crps" in scores else [])]:
+        rows = []
+        for name in map(str, scores["forecast"].values):
+            values = scores[metric].sel(forecast=name).values[leads]
+            told = ["–" if np.isnan(v) else f"{v:.3f}" for v in values]  # noqa: RUF001
+            rows.append([title(scores, name), *told])
+        units = str(scores[metric].attrs["units"])
+        name = metric.upper().replace("_", " ") + ("" if units == "1" else f" [{units}]")
+        found.append(table([f"{name}, lead", *head], rows))
+    return found
+
+
+def certainty(subject: Subject, key: str) -> Html | None:
+    """Spread against error, histograms, reliability; None of forecasts without a spread."""
+    charts = certainty_charts(subject, key)
+    return el("div", *charts, class_="charts") if charts else None
+
+
+def training(subject: Subject, key: str) -> Html | None:
+    """The training curves; None of a model that was not trained."""
+    charts = training_charts(subject.run, key)
+    return el("div", *charts, class_="charts") if charts else None
+
+
+def indices(subject: Subject, found: Cases | None, key: str) -> Html | None:
+    """Series of indices with forecasts that start from them."""
+    if found is None:
+        return None
+    charts = [
+        plume_chart(one, found.initial, found.valid, subject.units, f"{key}-index-{k}")
+        for k, one in enumerate(found.indices)
+    ]
+    return el("div", *charts, class_="charts long")
+
+
+def settings(subject: Subject) -> Html:
+    """The whole configuration."""
+    text = el("pre", subject.run.settings, tabindex=0)
+    return el("details", el("summary", "Every setting"), text)
+
+
+def chosen_leads(count: int, most: int) -> list[int]:
+    """Places of some leads, the first and the last among them."""
+    return sorted({round(k) for k in np.linspace(0, count - 1, min(most, count))})
