@@ -97,7 +97,7 @@ def _first(config: Config, data: Labelled | None) -> tuple[xr.DataArray, str, xr
         if isinstance(source, xr.Dataset | xr.DataArray):
             origin = str(found or source.attrs.get("source") or "data in memory")
         else:
-            origin = str(found or source)
+            origin = str(found or _file_names(source))
         return series, origin, None
     entry = catalog.entry(str(settings.name))
     try:
@@ -108,6 +108,13 @@ def _first(config: Config, data: Labelled | None) -> tuple[xr.DataArray, str, xr
         return _stand_in(config, entry, error)
     series = open_frames(paths, variable=settings.variable, region=settings.region)
     return series, entry.title, None
+
+
+def _file_names(source: str | Path | list[str]) -> str:
+    """What results say of where the data are from: other people's folders are nobody's business."""
+    names = [Path(path).name for path in ([source] if isinstance(source, str | Path) else source)]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _further(variable: VariableConfig, data: Labelled | None) -> xr.DataArray:

@@ -29,6 +29,8 @@ def parse_date(text: str) -> tuple[int, int | None, int | None]:
     """
     parts = text.split("-")
     forms = "expected YYYY, YYYY-MM or YYYY-MM-DD"
+    if parts[0].isascii() and parts[0].isdigit() and len(parts[0]) < 4:
+        forms += f", for example {'-'.join([parts[0].zfill(4), *parts[1:]])}"
     if len(parts) > 3 or len(parts[0]) != 4 or any(len(part) != 2 for part in parts[1:]):
         raise ValueError(f"{text!r} is not a date; {forms}")
     if not all(part.isascii() and part.isdigit() for part in parts):

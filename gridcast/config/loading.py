@@ -28,6 +28,7 @@ from gridcast.config.yaml_text import (
 from gridcast.errors import ConfigError
 
 _SHOWN = 10
+_EXPLAINED = 100
 
 
 def load_config(path: str | FilePath, overrides: Sequence[str] = ()) -> Config:
@@ -90,7 +91,11 @@ def _text(path: FilePath) -> str:
                 f"{path}:1: the file has {path.stat().st_size} bytes\n"
                 f"  expected: an experiment of at most {MAX_BYTES} bytes; is this a data file?"
             )
-        return path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as file:  # a device says that it is empty, and never ends
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ConfigError(f"{path}:1: more than {MAX_BYTES} bytes\n  expected: an experiment")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{path}:{line}: not text in UTF-8\n  expected: YAML text") from None
@@ -111,18 +116,22 @@ def _checked(settings: Settings, overrides: Sequence[str], origin: str) -> Confi
         _apply(override, settings, sources)
     found = list(settings.mistakes)
     config: Config | None = None
+    further = 0
     try:
         config = Config.model_validate(settings.values)
     except ValidationError as error:
         # A value already refused while reading needs no second message.
         told = {mistake.path for mistake in found}
-        for path, message in explain(error.errors(include_url=False), settings.values):
+        errors = error.errors(include_url=False)
+        # To look for the nearest known key of each of 100,000 takes half an hour.
+        for path, message in explain(errors[:_EXPLAINED], settings.values):
             if path not in told:
                 found.append(Mistake(_line(path, settings.lines), path, message))
+        further = len(errors[_EXPLAINED:])
     if config is None or found:
         placed = [(mistake, _override_of(mistake.path, sources)) for mistake in found]
         placed.sort(key=lambda pair: (pair[1] is not None, pair[0].line or 0))
-        raise ConfigError(_report(origin, placed))
+        raise ConfigError(_report(origin, placed, further))
     return config
 
 
@@ -144,13 +153,13 @@ def _override_of(path: Path, sources: dict[Path, str]) -> str | None:
     return None
 
 
-def _report(origin: str, placed: Sequence[tuple[Mistake, str | None]]) -> str:
+def _report(origin: str, placed: Sequence[tuple[Mistake, str | None]], further: int = 0) -> str:
     lines = []
     for mistake, override in placed[:_SHOWN]:
         place = origin if mistake.line is None else f"{origin}:{mistake.line}"
         lines.append(f"{place if override is None else f'override {override}'}: {mistake.message}")
-    if len(placed) > _SHOWN:
-        lines.append(f"and {len(placed) - _SHOWN} more")
+    if (more := len(placed) + further - _SHOWN) > 0:
+        lines.append(f"and {more} more")
     return "\n".join(lines)
 
 

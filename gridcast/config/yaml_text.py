@@ -16,6 +16,7 @@ import yaml
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
+MAX_VALUES = 10_000  # PyYAML takes a minute for a file of MAX_BYTES full of them
 
 Path = tuple[str | int, ...]
 
@@ -60,7 +61,7 @@ def read_settings(text: str) -> Settings:
     """Read a file whose top level is a mapping.
 
     Raises:
-      Refused: no YAML, more than one document, anchors, aliases, tags, or too deep.
+      Refused: no YAML, more than one document, anchors, aliases, tags, too deep, or too much.
     """
     node = _compose(text)
     if node is None:
@@ -121,7 +122,7 @@ def _compose(text: str) -> yaml.Node | None:
 
 
 def _refuse_events(text: str) -> None:
-    depth = documents = 0
+    depth = documents = count = 0
     loader = yaml.SafeLoader(text)
     try:
         while loader.check_event():
@@ -137,6 +138,9 @@ def _refuse_events(text: str) -> None:
                 raise Refused(line, f"anchor &{event.anchor}\n  expected: values without anchors")
             if getattr(event, "tag", None):
                 raise Refused(line, f"tag {event.tag}\n  expected: plain values without tags")
+            count += 1
+            if count > MAX_VALUES:
+                raise Refused(line, f"more than {MAX_VALUES} keys and values\n  expected: settings")
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:

@@ -15,6 +15,8 @@ from gridcast.errors import DataError
 from gridcast.grid import describe_axis
 
 TOLERANCE = 1e-6  # degrees: bounds of a region are inclusive, noise below this is rounded away
+_FAR = 1e4  # degrees: no convention turns round so often
+_NO_DEGREES = {"rad", "radian", "radians", "m", "meter", "meters", "metre", "metres", "km"}
 _PLAIN_DEGREES = {"", "1", "deg", "degree", "degrees"}
 
 
@@ -74,7 +76,8 @@ def find(dataset: xr.Dataset, dims: Sequence[Hashable], kind: Kind, origin: str)
     """The name of the 1-D coordinate variable of this kind, along one of `dims`.
 
     Raises:
-      DataError: none, several, only a 2-D one, or a dimension without coordinate values.
+      DataError: none, several, only a 2-D one, one in other units than degrees, or a dimension
+        without coordinate values.
     """
     flat: list[tuple[int, bool, Hashable]] = []
     curved: list[Hashable] = []
@@ -111,6 +114,12 @@ def find(dataset: xr.Dataset, dims: Sequence[Hashable], kind: Kind, origin: str)
         raise DataError(
             f"{origin}: more than one {kind.word}: {_listed(rivals)}\n"
             f"  fix: drop one of them, or set standard_name to {kind.word!r} on one only"
+        )
+    units = str(dataset[best[2]].attrs.get("units", "")).strip().lower()
+    if kind is not TIME and units in _NO_DEGREES:
+        raise DataError(
+            f"{origin}: {kind.word} {str(best[2])!r} is in {units}\n"
+            "  expected: degrees\n  fix: convert it, and correct its attribute `units`"
         )
     return best[2]
 
@@ -181,6 +190,8 @@ def _clean(values: np.ndarray, word: str, origin: str) -> np.ndarray:
             f"{origin}: {word} holds missing or non-numeric values, or none\n"
             "  expected: one finite number of degrees for every row and column"
         )
+    if np.abs(values.astype(np.float64)).max() > _FAR:
+        raise DataError(f"{origin}: {word} goes up to {np.abs(values).max():g} degrees")
     if values.dtype == np.float32:  # 39.325 is stored as 39.32500076: read what was meant
         values = values.astype(str)
     return np.round(values.astype(np.float64), 6)

@@ -15,8 +15,13 @@ from gridcast.sources import axes
 from gridcast.sources.axes import LAT, LON, TIME, Order
 from gridcast.sources.dates import read_dates, require_unique
 from gridcast.sources.units import convert, same_units
-from gridcast.sources.values import check_values, is_difference, within_valid_range
-from gridcast.timeaxis import TimeAxis
+from gridcast.sources.values import (
+    check_name,
+    check_series,
+    check_values,
+    is_difference,
+    within_valid_range,
+)
 
 __all__ = ["canonical", "canonical_field", "check_series", "convert", "is_difference", "same_units"]
 
@@ -95,20 +100,6 @@ def canonical_field(
     values = _take(field, orders, origin)
     coords = {"lat": ("lat", orders[0].values, _LAT), "lon": ("lon", orders[1].values, _LON)}
     return xr.DataArray(values, coords, ("lat", "lon"), str(name), _attributes(field, origin))
-
-
-def check_series(data: xr.DataArray, origin: str) -> None:
-    """Raise unless the dates of a canonical array are a series; note its gaps.
-
-    Raises:
-      DataError: fewer than two dates, or dates that no constant step explains.
-    """
-    try:
-        axis = TimeAxis.of(data["time"].values)
-    except DataError as error:
-        raise DataError(f"{origin}: {error}") from None
-    for gap in axis.gaps:
-        log.info("%s: %s", origin, gap)
 
 
 def _as_dataset(data: xr.Dataset | xr.DataArray, variable: str | None) -> xr.Dataset:
@@ -245,6 +236,7 @@ def _finish(
     }
     name = str(field.name)
     result = xr.DataArray(values, coords, ("time", "lat", "lon"), name, _attributes(field, origin))
+    check_name(name, origin)
     check_values(result, origin)
     if series:
         check_series(result, origin)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import glob
 import importlib.util
-from collections.abc import Sequence
+import os
+import stat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gridcast.errors import DataError
+from gridcast.sources.classic import require_possible
 
 _MAGIC = {
     b"CDF\x01": "netcdf4",
@@ -39,7 +43,7 @@ def find_files(source: str | Path | Sequence[str | Path]) -> list[Path]:
     paths: list[Path] = []
     for item in given:
         path = Path(item).expanduser()
-        if path.exists() or not glob.has_magic(str(path)):
+        if not glob.has_magic(str(path)) or os.path.lexists(path):
             paths.append(path)
             continue
         matched = sorted(glob.glob(str(path), recursive=True))
@@ -53,21 +57,33 @@ def engine_of(path: Path) -> str:
     """The reader of xarray for this file, by its first bytes.
 
     Raises:
-      DataError: no such file, not readable, empty, of another kind, or without its reader.
+      DataError: no such file, not readable, empty, of another kind, without its reader, or with a
+        header that cannot be.
     """
     if str(path).startswith(("http:/", "https:/")):
         raise DataError(f"{path}: is an address, not a file\n  fix: download it first")
-    if not path.exists():
-        raise DataError(f"{path}: there is no such file\n{_nearby(path)}")
-    if path.is_dir():
-        return _directory_engine(path)
     try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            return _directory_engine(path)
+        if not stat.S_ISREG(mode):  # a pipe would keep its reader waiting
+            raise DataError(f"{path}: is a pipe or a device\n  expected: a file")
         with path.open("rb") as file:
             head = file.read(64)
-    except OSError as error:
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise DataError(
+                f"{path}: is a link to {os.readlink(path)}, and there is no such file"
+            ) from None
+        raise DataError(f"{path}: there is no such file\n{_nearby(path)}") from None
+    except PermissionError:
         raise DataError(
-            f"{path}: cannot be opened ({error.strerror})\n  fix: chmod u+r {path}"
+            f"{path}: cannot be opened (Permission denied)\n"
+            "  fix: chmod u+r on it, and u+x on the folders around it"
         ) from None
+    except (OSError, ValueError) as error:  # a loop of links, a name too long or with a NUL
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be opened ({reason})\n  expected: a file") from None
     if not head:
         raise DataError(f"{path}: the file is empty\n  fix: download or copy it again")
     engine = next((engine for magic, engine in _MAGIC.items() if head.startswith(magic)), None)
@@ -83,7 +99,30 @@ def engine_of(path: Path) -> str:
             f"{path}: is a GRIB file, and cfgrib is not installed\n"
             f"  fix: pip install cfgrib, or convert it: cdo -f nc copy {path.name} {path.stem}.nc"
         )
+    if head.startswith(b"CDF"):
+        require_possible(path)
     return engine
+
+
+@contextlib.contextmanager
+def unchanged(path: Path) -> Iterator[None]:
+    """Raise if a file is written to inside the block; one that is replaced is read to its end.
+
+    Raises:
+      DataError: naming the file.
+    """
+    if path.is_dir():
+        yield
+        return
+    with path.open("rb") as file:
+        before = os.fstat(file.fileno())
+        yield
+        after = os.fstat(file.fileno())
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise DataError(
+            f"{path}: was written to while it was read\n"
+            "  fix: try again when whatever writes it has ended"
+        )
 
 
 def _directory_engine(path: Path) -> str:
@@ -107,6 +146,9 @@ def _nearby(path: Path) -> str:
         folder = folder.parent
     if not folder.is_dir():
         return f"  the folder {folder} does not exist either"
-    names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    try:
+        names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        return f"  the folder {folder} cannot be read ({error.strerror})"
     near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.3) or names[:3]
     return f"  looked in: {folder}\n  nearest there: {', '.join(near) or 'nothing at all'}"

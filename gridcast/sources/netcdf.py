@@ -20,10 +20,12 @@ from gridcast.scratch import blocks
 from gridcast.sources.axes import TIME, certainty
 from gridcast.sources.canonical import canonical, check_series, same_units
 from gridcast.sources.dates import GREGORIAN, as_cftime
-from gridcast.sources.files import engine_of, find_files
+from gridcast.sources.files import engine_of, find_files, unchanged
 from gridcast.sources.records import write_records
 from gridcast.timeaxis import label
 
+# What xarray and its coders raise where a file holds what cannot be: dates of the year 10^14, too.
+_UNREADABLE = (OSError, RuntimeError, ValueError, TypeError, EOFError, ArithmeticError, LookupError)
 Source = str | Path | Sequence[str | Path] | xr.Dataset | xr.DataArray
 
 
@@ -70,29 +72,30 @@ def opened(path: str | Path) -> Iterator[xr.Dataset]:
     """The data set of one file, not yet read; closed at the end of the `with` block.
 
     Raises:
-      DataError: no such file, not a file of a known kind, or damaged, also where that shows only
-        when values are read inside the block.
+      DataError: no such file, not a file of a known kind, written to meanwhile, or damaged, also
+        where that shows only when values are read inside the block.
     """
     path = Path(path).expanduser()
     engine = engine_of(path)
-    try:
-        with warnings.catch_warnings():
-            # Two different fill values are both masked, and dates outside 1678..2261 become
-            # cftime objects: what xarray warns of is what is wanted here.
-            warnings.simplefilter("ignore", xr.SerializationWarning)
-            raw = xr.open_dataset(path, engine=engine, cache=False, decode_times=False)
-            for variable in raw.variables.values():
-                if variable.attrs.get("calendar") == "360":  # as the IRI Data Library writes it
-                    variable.attrs["calendar"] = "360_day"
-            coder = xr.coders.CFDatetimeCoder()
-            dataset = xr.decode_cf(raw, decode_times=coder, decode_timedelta=False)
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
-        raise _damaged(path, error) from error
-    with dataset:
+    with unchanged(path):
         try:
-            yield dataset
-        except (OSError, RuntimeError) as error:
+            with warnings.catch_warnings():
+                # Two different fill values are both masked, and dates outside 1678..2261 become
+                # cftime objects: what xarray warns of is what is wanted here.
+                warnings.simplefilter("ignore", xr.SerializationWarning)
+                raw = xr.open_dataset(path, engine=engine, cache=False, decode_times=False)
+                for variable in raw.variables.values():
+                    if variable.attrs.get("calendar") == "360":  # as the IRI Data Library writes it
+                        variable.attrs["calendar"] = "360_day"
+                coder = xr.coders.CFDatetimeCoder()
+                dataset = xr.decode_cf(raw, decode_times=coder, decode_timedelta=False)
+        except _UNREADABLE as error:
             raise _damaged(path, error) from error
+        with dataset:
+            try:
+                yield dataset
+            except (OSError, RuntimeError) as error:
+                raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
@@ -106,8 +109,8 @@ def _damaged(path: Path, error: Exception) -> DataError:
 def write_netcdf(dataset: xr.Dataset, path: str | Path) -> None:
     """Write a NetCDF-4 classic file: whole or not at all.
 
-    Fields of three and more dimensions are compressed and carry checksums; nothing is packed. A
-    large data set with a record dimension is written some records at a time.
+    Fields of three and more dimensions are compressed, all that has a dimension carries checksums;
+    nothing is packed. A large data set with a record dimension is written some records at a time.
     A reader never sees half a file: a temporary one beside it takes the name `path` when complete.
 
     Raises:
@@ -204,7 +207,9 @@ def _storable(dataset: xr.Dataset, path: Path) -> tuple[xr.Dataset, dict[Hashabl
             holds_nan = kind == "f" and name in dataset.data_vars and _holds_nan(narrow.values)
             how = {"_FillValue": narrow.dtype.type("nan") if holds_nan else None}
             if kind == "f" and variable.ndim >= 3 and variable.size:
-                how |= {"zlib": True, "complevel": 1, "shuffle": True, "fletcher32": True}
+                how |= {"zlib": True, "complevel": 1, "shuffle": True}
+        if variable.ndim and variable.size and (kind in "biufmM" or "units" in how):
+            how |= {"fletcher32": True}  # a flipped bit of a date or a latitude is as bad
         ready[name].encoding = {}
         encoding[name] = how
     return ready, encoding

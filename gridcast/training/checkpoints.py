@@ -125,6 +125,8 @@ def load(path: Path) -> Checkpoint:
     try:
         sums = json.loads((path / "sha256.json").read_text())
         for name, expected in sums.items():
+            if Path(name).name != name:  # of a checkpoint that somebody else has made
+                raise CheckpointError(f"{path / 'sha256.json'} names {name!r}, which is outside")
             found = sha256(path / name)
             if found != expected:
                 raise CheckpointError(

@@ -1,0 +1,1 @@
+"""Classes of faults, one module each; `scripts/faults.py` runs them."""
