@@ -61,18 +61,16 @@ def alone_in(directory: Path) -> Iterator[None]:
             file.seek(0)
             file.truncate()
             file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
-            file.flush()
             for folder in (directory, *(p for p in directory.iterdir() if p.is_dir())):
                 for name in sweep(folder):
                     _log.warning("removed %s, left by a run that was killed", folder / name)
         except OSError as error:
-            _forget(path)
+            _forget(file, path)
             raise unwritable(path, error) from error
         try:
             yield
         finally:
-            file.truncate(0)
-            _forget(path)
+            _forget(file, path)
 
 
 def _held(path: Path) -> IO[bytes]:
@@ -83,7 +81,7 @@ def _held(path: Path) -> IO[bytes]:
       OSError: it cannot be opened.
     """
     while True:
-        file = path.open("a+b")
+        file = path.open("a+b", buffering=0)  # closing it has nothing more to write
         try:
             if not _try_lock(file.fileno()):
                 raise DataError(
@@ -110,8 +108,9 @@ def _holder(file: IO[bytes]) -> str | None:
         return None
 
 
-def _forget(path: Path) -> None:
+def _forget(file: IO[bytes], path: Path) -> None:
     with contextlib.suppress(OSError):  # then the next run says that it takes it over
+        file.truncate(0)
         path.unlink()
 
 

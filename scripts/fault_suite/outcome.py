@@ -12,14 +12,14 @@ class Outcome:
     Attributes:
       cases: how many faults were tried.
       survived: after how many the answer was right, or an error that says what is wrong.
-      wrong: one line for each of the others.
+      wrong: one line for each of the others, and for controls that failed one by one.
       control: whether the same without the fault went well; a suite without it proves nothing.
     """
 
     cases: int
     survived: int
     wrong: list[str]
-    control: bool
+    control: bool = True
 
     @property
     def passed(self) -> bool:

@@ -1,0 +1,170 @@
+"""Crashes: kill -9 at any moment of a run, and at every file operation of what writes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from fault_suite import small
+from fault_suite.outcome import Outcome
+from fault_suite.tally import Tally
+
+NAME = "Crashes"
+KILLS, PER_RUN = 50, 5
+# Calls at which a process may be killed: each leaves the disk in another state.
+POINTS = ("open", "fsync", "replace", "rename", "mkdir", "rmdir", "unlink", "close")
+
+
+def run(folder: Path, kills: int = KILLS) -> Outcome:
+    """Kill runs at random moments, five times each, then let them end."""
+    tally = Tally()
+    _every_operation(tally, folder / "operations")
+    config = small.write_experiment(folder / "experiment")
+    whole = folder / "whole"
+    code, said = small.ended(small.start(config, whole))  # compiles
+    tally.control(None if code == 0 else said[-300:])
+    began = time.monotonic()
+    code, said = small.ended(small.start(config, folder / "again"))
+    length = time.monotonic() - began
+    tally.control(said[-300:] if code else small.differs(folder / "again", whole))
+    if tally.wrong:
+        return tally.outcome
+    moments = random.Random(0)
+    for kill in range(kills):
+        at = folder / f"run{kill // PER_RUN}"
+        wait = moments.uniform(0.0, length)
+        name = f"kill {kill} after {wait:.2f} s"
+        tally.check(name, lambda at=at, wait=wait: _kill(config, at, whole, wait))
+        if kill % PER_RUN == PER_RUN - 1 or kill == kills - 1:
+            tally.check(f"the end of {at.name}", lambda at=at: _end(config, at, whole))
+    _signals(tally, config, folder, whole)
+    return tally.outcome
+
+
+def _options(directory: Path) -> list[str]:
+    """As a user goes on: --resume as soon as there is a checkpoint."""
+    from gridcast.training.checkpoints import saved
+
+    return ["--resume"] if saved(directory / "checkpoints") else []
+
+
+def _kill(config: Path, directory: Path, whole: Path, wait: float) -> str | None:
+    process = small.start(config, directory, *_options(directory))
+    time.sleep(wait)
+    process.kill()
+    code, said = small.ended(process)
+    if code not in (0, -signal.SIGKILL):
+        return f"exit code {code}: {said[-300:]!r}"
+    return small.strange(directory, whole)
+
+
+def _end(config: Path, directory: Path, whole: Path) -> str | None:
+    code, said = small.ended(small.start(config, directory, *_options(directory)))
+    return said[-300:] if code else small.differs(directory, whole)
+
+
+def _signals(tally: Tally, config: Path, folder: Path, whole: Path) -> None:
+    for number, expected in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        at = folder / number.name
+
+        def stop(number: int = number, expected: int = expected, at: Path = at) -> str | None:
+            process = small.start(config, at)
+            while not list(at.glob("checkpoints/step-*[1-9]*")) and process.poll() is None:
+                time.sleep(0.002)
+            process.send_signal(number)
+            code, said = small.ended(process)
+            if code != expected or "--resume" not in said or "Traceback" in said:
+                return f"exit code {code}: {said[-300:]!r}"
+            return small.strange(at, whole) or _end(config, at, whole)
+
+        tally.check(number.name, stop)
+
+
+# ------------------------------------------------- at every file operation, without a network
+
+
+def _every_operation(tally: Tally, folder: Path) -> None:
+    """What is read after a crash is what was there before, or what was written, and whole."""
+    from gridcast.drafts import write_text
+    from gridcast.sources.netcdf import write_netcdf
+    from gridcast.training.checkpoints import Checkpoint, load_newest, save
+
+    def checkpoint(step: int, value: float) -> Checkpoint:
+        return Checkpoint(step, {"value": value}, {"weights": {"w": np.full(99, value)}})
+
+    def newest(at: Path) -> float:
+        found = load_newest(at)
+        assert found.arrays["weights"]["w"].tolist() == [found.about["value"]] * 99
+        return found.about["value"]
+
+    def field(value: float) -> xr.Dataset:
+        return xr.Dataset({"a": (("time", "lat", "lon"), np.full((3, 40, 50), value))})
+
+    def read(at: Path) -> float:
+        with xr.open_dataset(at / "a.nc") as data:
+            return float(np.unique(data["a"].values).item())
+
+    kinds: dict[str, tuple[Callable[[Path, float], object], Callable[[Path], float]]] = {
+        "a checkpoint": (lambda at, v: save(at, checkpoint(int(v), v)), newest),
+        "a checkpoint of the same step": (lambda at, v: save(at, checkpoint(7, v)), newest),
+        "a text": (
+            lambda at, v: write_text(at / "t", f"{v}"),
+            lambda at: float((at / "t").read_text()),
+        ),
+        "NetCDF": (lambda at, v: write_netcdf(field(v), at / "a.nc"), read),
+    }
+    for kind, (write, value) in kinds.items():
+        for count in range(500):
+            at = folder / f"{kind}-{count}"
+            at.mkdir(parents=True)
+            for before in (1.0, 2.0, 3.0):
+                write(at, before)
+            killed = _dies(lambda at=at, write=write: write(at, 4.0), count)
+            found = value(at)
+            if not killed:  # the control: the operations are over
+                tally.control(None if found == 4.0 else f"{kind}: {found} is read, 4.0 was written")
+                break
+            wrong = None if found in (3.0, 4.0) else f"{found} is read"
+            write(at, 5.0)
+            if value(at) != 5.0:
+                wrong = "cannot be written again"
+            tally.case(f"{kind}, killed at operation {count}", wrong)
+
+
+def _dies(action: Callable[[], object], count: int) -> bool:
+    """Run an action in a forked process that is killed at its file operation of this number."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # JAX has threads; the child does not use them
+        child = os.fork()
+    if child == 0:
+        _kill_at(count)
+        try:
+            action()
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
+
+
+def _kill_at(count: int) -> None:
+    left = [count]
+
+    def wrapped(function: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object, **named: object) -> object:
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left[0] -= 1
+            return function(*arguments, **named)
+
+        return call
+
+    for name in POINTS:
+        setattr(os, name, wrapped(getattr(os, name)))
