@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,8 @@ from fault_suite.tally import Tally
 
 NAME = "Crashes"
 KILLS, PER_RUN = 50, 5
-# Calls at which a process may be killed: each leaves the disk in another state.
+# Bytes in a file, and calls, at which a process is killed: each leaves the disk in another state.
+SIZES = (0, 1, 2, 100, 500, 1_000, 3_000, 6_000, 9_000)
 POINTS = ("open", "fsync", "replace", "rename", "mkdir", "rmdir", "unlink", "close")
 
 
@@ -121,31 +124,45 @@ def _every_operation(tally: Tally, folder: Path) -> None:
         ),
         "NetCDF": (lambda at, v: write_netcdf(field(v), at / "a.nc"), read),
     }
+    deaths = [partial(_kill_at, count) for count in range(200)]
+    deaths += [partial(_kill_in, size) for size in SIZES]
     for kind, (write, value) in kinds.items():
-        for count in range(500):
-            at = folder / f"{kind}-{count}"
+        over = False
+        for number, death in enumerate(deaths):
+            if over and death.func is _kill_at:
+                continue
+            at = folder / f"{kind}-{number}"
             at.mkdir(parents=True)
             for before in (1.0, 2.0, 3.0):
                 write(at, before)
-            killed = _dies(lambda at=at, write=write: write(at, 4.0), count)
-            found = value(at)
-            if not killed:  # the control: the operations are over
+            killed = _dies(lambda at=at, write=write: write(at, 4.0), death)
+            found = _read(value, at)
+            if not killed:  # the control: no operation, or no byte, is left to die at
+                over = True
                 tally.control(None if found == 4.0 else f"{kind}: {found} is read, 4.0 was written")
-                break
+                continue
             wrong = None if found in (3.0, 4.0) else f"{found} is read"
             write(at, 5.0)
-            if value(at) != 5.0:
+            if _read(value, at) != 5.0:
                 wrong = "cannot be written again"
-            tally.case(f"{kind}, killed at operation {count}", wrong)
+            tally.case(f"{kind}, {death.func.__name__.strip('_')} {death.args[0]}", wrong)
 
 
-def _dies(action: Callable[[], object], count: int) -> bool:
-    """Run an action in a forked process that is killed at its file operation of this number."""
+def _read(value: Callable[[Path], float], at: Path) -> float | str:
+    """What is read, or why it cannot be."""
+    try:
+        return value(at)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"[:100]
+
+
+def _dies(action: Callable[[], object], death: Callable[[], None]) -> bool:
+    """Run an action in a forked process that was prepared to die; whether it did."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # JAX has threads; the child does not use them
         child = os.fork()
     if child == 0:
-        _kill_at(count)
+        death()
         try:
             action()
         finally:
@@ -154,7 +171,15 @@ def _dies(action: Callable[[], object], count: int) -> bool:
     return os.WIFSIGNALED(status)
 
 
+def _kill_in(size: int) -> None:
+    """Die in the middle of the write that would make a file larger than this."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
 def _kill_at(count: int) -> None:
+    """Die at the file operation of this number."""
     left = [count]
 
     def wrapped(function: Callable[..., object]) -> Callable[..., object]:
