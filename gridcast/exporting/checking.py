@@ -135,7 +135,8 @@ def require_observed(values: np.ndarray, axis: TimeAxis, last: int, about: About
     asked = about["values"]
     if not asked["may_lack"]:
         return
-    seen = np.isfinite(values[0, -asked["inputs"] :, ..., 0]).any(axis=(1, 2))
+    first = values[0, -asked["inputs"] :, ..., 0]
+    seen = np.asarray(np.isfinite(first).any(axis=(1, 2)))
     if seen.sum() < asked["least"] or not seen[-1]:
         raise DataError(
             f"the forecast from {label(axis.times[last])} needs observations on "

@@ -63,7 +63,7 @@ def export_program(run: Run, seasons: Seasons) -> export.Exported:
             _shape(size, 3, dtype=np.int32),
         )
 
-    def block(values: Array, date: Array) -> dict[str, Array]:
+    def block(values: Array, date: Array) -> Any:
         # Nothing is computed across the barriers: each part rounds as it does by itself.
         frames, known, month, trailing = _apart(before.call(values, date))
         last = frames[:, -1, :, :, : predictor.targets]
