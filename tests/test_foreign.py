@@ -31,6 +31,7 @@ from gridcast.sources.netcdf import write_netcdf
 from gridcast.timeaxis import TimeAxis
 from gridcast.verification.comparison import beside
 from gridcast.verification.foreign import ForeignForecast, read_forecast
+from gridcast.verification.foreign_fields import GatheredFields
 from gridcast.verification.hindcast import Hindcast, same_dates
 from gridcast.verification.scores import score
 
@@ -252,6 +253,34 @@ def test_a_file_is_read_in_parts_as_in_one_go(own, truth, read, monkeypatch):
         for source in (own, backwards):
             found = read(source, initial=INITIAL[chosen])
             np.testing.assert_array_equal(found.values, truth[chosen])
+
+
+def test_a_file_is_read_field_by_field_in_any_order_of_its_axes(own, truth, read, monkeypatch):
+    """Also where all initial dates of a lead are more than a part; members come and go."""
+    members = (own["sst"] + xr.DataArray([0.0, 1.0], dims="number")).astype(np.float32)
+    members[{"init": 3, "number": 1}] = np.nan
+    data = members.assign_attrs(own["sst"].attrs).to_dataset(name="sst")
+    data = data.transpose("lead", "init", ...)
+    whole = read(data)
+    sizes = []
+    put = GatheredFields.put
+
+    def count(self: GatheredFields, pairs, values, there) -> None:
+        sizes.append(len(pairs))
+        put(self, pairs, values, there)
+
+    monkeypatch.setattr(GatheredFields, "put", count)
+    field = data["sst"].isel(init=0, lead=0).size * 4
+    for fields in (1, 7, 50):
+        monkeypatch.setattr("gridcast.sources.forecast_file._BLOCK", fields * field)
+        found = read(data)
+        assert max(sizes) == min(fields, 2 * INITIAL.size)
+        np.testing.assert_array_equal(found.values, whole.values)
+        np.testing.assert_array_equal(found.members, whole.members)
+        assert found.there.all()
+        sizes.clear()
+    np.testing.assert_array_equal(whole.values[3], truth[3])
+    np.testing.assert_array_equal(whole.values[4], truth[4] + np.float32(0.5))
 
 
 def test_what_a_forecast_knew_can_be_said(own, truth, read):
