@@ -224,6 +224,7 @@ def test_what_can_be_asked_for_trains_forecasts_and_is_scored(row, data, tmp_pat
     run = gridcast.train(config_of(row, data, tmp_path), data[row.data])
     forecast, scores = (xr.load_dataset(tmp_path / f"{name}.nc") for name in ("forecast", "scores"))
     assert row.seen(run, forecast, scores)
+    assert (tmp_path / "report.html").is_file()
     again = gridcast.load_run(tmp_path).forecast(data[row.data])
     for name, values in forecast.data_vars.items():
         np.testing.assert_array_equal(again[name], values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -17,7 +18,7 @@ from gridcast.plots import COLOURS
 from gridcast.report.html import Html, el
 
 INK = "#010203"  # drawn in the colour of the text around the chart
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # names of variables may hold a dollar sign
     "axes.edgecolor": INK,
@@ -76,7 +77,7 @@ def _legend(panel: Axes) -> Html:
     handles, labels = panel.get_legend_handles_labels()
     keys = []
     for handle, label in zip(handles, labels, strict=True):
-        first = handle[0] if isinstance(handle, Sequence) else handle
+        first: Any = handle[0] if isinstance(handle, Sequence) else handle
         if isinstance(first, Line2D):
             hue = first.get_color()
         else:

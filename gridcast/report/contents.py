@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Bool
 
 from gridcast.config import Config, dump_config, load_config
 from gridcast.errors import DataError
@@ -104,7 +103,7 @@ class Subject:
     def grid(self) -> Grid:
         """Cells with scores."""
         maps = self.scores["rps_map" if self.classes else "rmse_map"]
-        known: Bool[np.ndarray, "lat lon"] = np.isfinite(maps.values).any(axis=(0, 1))
+        known = np.asarray(np.isfinite(maps.values).any(axis=(0, 1)))
         return Grid(maps["lat"].values, maps["lon"].values, known)
 
     @property
