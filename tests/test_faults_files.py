@@ -61,6 +61,18 @@ def test_the_count_that_kept_the_c_library_busy_for_minutes_is_refused_at_once(t
         open_frames(path)
 
 
+def test_a_date_that_no_calendar_reaches_is_a_damaged_file(tmp_path):
+    path = tmp_path / "a.nc"
+    data = files.series()
+    data["time"] = ("time", np.arange(12) * 30, {"units": "days since 2000-01-01"})
+    data.to_netcdf(path)
+    open_frames(path)
+    data["time"].values[3] = 2**56
+    data.to_netcdf(path)
+    with pytest.raises(DataError, match=f"{path}: cannot be read"):
+        open_frames(path)
+
+
 def test_no_byte_of_a_written_coordinate_can_be_another_one_unseen(tmp_path):
     path = tmp_path / "a.nc"
     write_netcdf(files.series(), path)

@@ -25,7 +25,7 @@ from gridcast.sources.records import write_records
 from gridcast.timeaxis import label
 
 # What xarray and its coders raise where a file holds what cannot be: dates of the year 10^14, too.
-_UNREADABLE = (OSError, RuntimeError, ValueError, TypeError, EOFError, ArithmeticError, LookupError)
+_UNREADABLE = OSError, RuntimeError, ValueError, TypeError, EOFError, ArithmeticError, LookupError
 Source = str | Path | Sequence[str | Path] | xr.Dataset | xr.DataArray
 
 
@@ -80,16 +80,16 @@ def opened(path: str | Path) -> Iterator[xr.Dataset]:
     with unchanged(path):
         try:
             with warnings.catch_warnings():
-                # Two different fill values are both masked, and dates outside 1678..2261 become
-                # cftime objects: what xarray warns of is what is wanted here.
+                # Of two fill values both are masked; dates outside 1678..2261 become cftime.
                 warnings.simplefilter("ignore", xr.SerializationWarning)
+                warnings.filterwarnings("error", "Duplicate dimension names", UserWarning)
                 raw = xr.open_dataset(path, engine=engine, cache=False, decode_times=False)
                 for variable in raw.variables.values():
                     if variable.attrs.get("calendar") == "360":  # as the IRI Data Library writes it
                         variable.attrs["calendar"] = "360_day"
                 coder = xr.coders.CFDatetimeCoder()
                 dataset = xr.decode_cf(raw, decode_times=coder, decode_timedelta=False)
-        except _UNREADABLE as error:
+        except (*_UNREADABLE, UserWarning) as error:
             raise _damaged(path, error) from error
         with dataset:
             try:

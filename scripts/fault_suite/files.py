@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -56,19 +57,15 @@ class Kind:
     every: int
 
 
+def _written_as(form: Any) -> Callable[[xr.Dataset, Path], object]:
+    return lambda data, path: data.to_netcdf(path, format=form, engine="netcdf4")
+
+
 KINDS = {
     "gridcast": Kind(write_netcdf, True, 1),
-    "classic": Kind(
-        lambda data, path: data.to_netcdf(path, format="NETCDF3_CLASSIC", engine="netcdf4"),
-        False,
-        1,
-    ),
-    "64-bit data": Kind(
-        lambda data, path: data.to_netcdf(path, format="NETCDF3_64BIT_DATA", engine="netcdf4"),
-        False,
-        1,
-    ),
-    "NetCDF-4": Kind(lambda data, path: data.to_netcdf(path, engine="netcdf4"), False, 7),
+    "classic": Kind(_written_as("NETCDF3_CLASSIC"), False, 1),
+    "64-bit data": Kind(_written_as("NETCDF3_64BIT_DATA"), False, 1),
+    "NetCDF-4": Kind(_written_as("NETCDF4"), False, 7),
 }
 
 
@@ -123,10 +120,10 @@ def _numbers(whole: bytes) -> np.ndarray:
     data = series()
     found = np.zeros(len(whole), bool)
     contents = [b"sst", b"units", b"calendar", b"degC", rb"degrees_\w+", rb"days since [\d :-]+"]
-    for name in ("sst", "lat", "lon"):
-        for order in "<>":
-            values = data[name].values.astype(data[name].dtype.newbyteorder(order))
-            contents.append(re.escape(values.tobytes()))
+    days = (data["time"].values - data["time"].values[0]) // np.timedelta64(1, "D")
+    numbers = [data[name].values for name in ("sst", "lat", "lon")]
+    for values in (*numbers, days.astype(np.int64), days.astype(np.int32)):
+        contents += [re.escape(values.tobytes()), re.escape(values.byteswap().tobytes())]
     for content in contents:
         for match in re.finditer(content, whole, re.DOTALL):
             # With the count before a text: a shorter one is another text, too.
