@@ -64,11 +64,11 @@ def test_the_count_that_kept_the_c_library_busy_for_minutes_is_refused_at_once(t
 def test_a_date_that_no_calendar_reaches_is_a_damaged_file(tmp_path):
     path = tmp_path / "a.nc"
     data = files.series()
-    data["time"] = ("time", np.arange(12) * 30, {"units": "days since 2000-01-01"})
-    data.to_netcdf(path)
+    days, units = np.arange(12) * 30, {"units": "days since 2000-01-01"}
+    data.assign_coords(time=("time", days, units)).to_netcdf(path)
     open_frames(path)
-    data["time"].values[3] = 2**56
-    data.to_netcdf(path)
+    days[3] = 2**56
+    data.assign_coords(time=("time", days, units)).to_netcdf(path)
     with pytest.raises(DataError, match=f"{path}: cannot be read"):
         open_frames(path)
 

@@ -64,7 +64,6 @@ def without_network(model: ForecastModel) -> ForecastModel:
         variables=model.variables,
         gaps=model.gaps,
         precision=model.precision,
-        remat=model.remat,
     )
 
 
@@ -95,7 +94,7 @@ def build_model(
       layers: scaled static layers, without the mask.
       patch: size of the pieces of the grid that the network works on; None: the whole grid.
       seed: of the first weights.
-      precision, remat: as of `ForecastModel`.
+      precision: as of `ForecastModel`; remat: as of `Sizes`.
       network: in place of the configured one, for the same settings.
     """
     layers = np.concatenate([layers, mask[:, :, None].astype(np.float32)], axis=-1)
@@ -111,6 +110,7 @@ def build_model(
         grid=patch or mask.shape,
         whole=whole,
         wraps=wraps and (patch is None or patch[1] == mask.shape[1]),
+        remat=remat,
     )
     built = (network or MODELS[type(config)])(config, sizes, rngs=nnx.Rngs(seed))
     return ForecastModel(
@@ -122,5 +122,4 @@ def build_model(
         variables=variables,
         gaps=gaps,
         precision=precision,
-        remat=remat,
     )

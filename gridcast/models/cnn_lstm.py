@@ -21,7 +21,7 @@ class CnnLstm(nnx.Module):
     """
 
     def __init__(self, config: CnnLstmConfig, sizes: Sizes, *, rngs: nnx.Rngs):
-        self.leads = sizes.leads
+        self.leads, self.remat = sizes.leads, sizes.remat
         wraps, outputs = sizes.wraps, sizes.leads * sizes.outputs
         self.encoder = Encoder(sizes.channels, sizes.grid, config, wraps=wraps, rngs=rngs)
         self.lstm = LstmStack(self.encoder.width, config, rngs=rngs)
@@ -37,7 +37,7 @@ class CnnLstm(nnx.Module):
     def __call__(self, window: Window) -> Float[Array, "batch lead out_lat out_lon output"]:
         frames, present, key = window.frames, window.present, window.key
         vectors, features = encode_frames(
-            self.encoder, frames, present, training=key is not None, remat=window.remat
+            self.encoder, frames, present, training=key is not None, remat=self.remat
         )
         vector = self.lstm.vector(vectors, present, key)
         if isinstance(self.decoder, Decoder):

@@ -116,6 +116,7 @@ class ConvLstm(nnx.Module):
 
     def __init__(self, config: ConvLstmConfig, sizes: Sizes, *, rngs: nnx.Rngs):
         self.leads, self.whole, self.wraps = sizes.leads, sizes.whole, sizes.wraps
+        self.remat = sizes.remat
         self.downsample, self.rate = config.downsample, config.dropout
         block = config.downsample**2
         cells = stack_cells(sizes.channels * block, config, wraps=sizes.wraps, rngs=rngs)
@@ -132,7 +133,7 @@ class ConvLstm(nnx.Module):
     def __call__(self, window: Window) -> Float[Array, "batch lead out_lat out_lon output"]:
         batch, _, lat, lon, _ = window.frames.shape
         frames = space_to_depth(window.frames, self.downsample, wraps=self.wraps)
-        h, _ = read_frames(self.cells, frames, window.present, remat=window.remat)[-1]
+        h, _ = read_frames(self.cells, frames, window.present, remat=self.remat)[-1]
         h = dropout(h, self.rate, window.key)
         if self.whole:
             cells = self._mask_cells(window)

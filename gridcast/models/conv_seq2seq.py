@@ -34,7 +34,7 @@ class ConvSeq2Seq(nnx.Module):
                 "  expected: a forecast of fields, which conv_seq2seq feeds back lead by lead\n"
                 "  fix: model.name: conv_lstm or cnn_lstm, or no target.mean_over"
             )
-        self.outputs, self.wraps = sizes.outputs, sizes.wraps
+        self.outputs, self.wraps, self.remat = sizes.outputs, sizes.wraps, sizes.remat
         self.downsample, self.rate = config.downsample, config.dropout
         self.scheduled = config.sampling == "scheduled"
         block = config.downsample**2
@@ -84,10 +84,10 @@ class ConvSeq2Seq(nnx.Module):
                 frame = jnp.where(known, truth, frame)
             return (after, jnp.where(mask > 0, frame, 0.0)), correction
 
-        start = read_frames(self.encoder, frames, window.present, remat=window.remat)
+        start = read_frames(self.encoder, frames, window.present, remat=self.remat)
         last = window.frames[:, -1, :, :, : self.outputs].astype(window.reference.dtype)
         leads = jax.tree.map(
             lambda x: jnp.moveaxis(x, 1, 0), (window.ahead, window.reference, truth, shown)
         )
-        step = segment(step, window.remat)
+        step = segment(step, self.remat)
         return jnp.moveaxis(jax.lax.scan(step, (start, last), leads)[1], 0, 1)

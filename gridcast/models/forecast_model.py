@@ -59,7 +59,6 @@ class ForecastModel(nnx.Module):
       gaps: whether frames may lack; then each variable brings a channel of what was observed.
       precision: in which the network computes; its weights, the sums over frames and what it adds
         to the reference stay float32.
-      remat: whether layers compute what they need for their gradients again.
       whole: one answer for a window.
     """
 
@@ -74,12 +73,10 @@ class ForecastModel(nnx.Module):
         variables: int,
         gaps: bool,
         precision: Precision = "float32",
-        remat: bool = False,
     ):
         self.network, self.head, self.gaps, self.whole = network, head, gaps, sizes.whole
         self.sizes, self.variables = sizes, variables
         self.precision: Precision = precision
-        self.remat = remat
         self.layers = Fixed(jnp.asarray(layers, jnp.float32))
         self.target_mask = Fixed(jnp.asarray(target_mask, jnp.float32))
 
@@ -141,7 +138,6 @@ class ForecastModel(nnx.Module):
             inputs.truth,
             inputs.truth_rate,
             inputs.key,
-            self.remat,
         )
         mask = self.target_mask[...]
         spot = self._spot(inputs)

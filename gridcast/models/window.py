@@ -19,7 +19,7 @@ class Frozen(nnx.Variable):
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large everything is that a network takes and gives.
+    """How large everything is that a network takes and gives, and how it is to be computed.
 
     Attributes:
       channels: of `Window.frames`.
@@ -29,6 +29,7 @@ class Sizes:
       grid: (lat, lon) of the frames.
       whole: one answer for the whole window, on a grid of 1 x 1.
       wraps: whether the last longitude's neighbour is the first.
+      remat: whether layers compute what they need for their gradients again.
     """
 
     channels: int
@@ -39,6 +40,7 @@ class Sizes:
     grid: tuple[int, int]
     whole: bool
     wraps: bool
+    remat: bool = False
 
     @property
     def out(self) -> tuple[int, int]:
@@ -58,7 +60,6 @@ class Window(NamedTuple):
       truth: what is to be forecast, in training with scheduled sampling; otherwise None.
       truth_rate: probability with which the decoder is shown the truth instead of its own frame.
       key: for dropout and sampling, in training; otherwise None.
-      remat: whether layers compute what they need for their gradients again.
     """
 
     frames: Float[Array, "batch time lat lon channel"]
@@ -68,7 +69,6 @@ class Window(NamedTuple):
     truth: Float[Array, "batch lead out_lat out_lon output"] | None
     truth_rate: Float[Array, ""] | float
     key: Array | None
-    remat: bool = False
 
     def of(self, dtype: Any) -> Window:
         """With what the network reads in another precision."""

@@ -137,8 +137,9 @@ def make_hindcast(
         def by_name(chosen: slice, made: dict[str, np.ndarray]) -> dict[str, Any]:
             dates = times[chosen], months[chosen], initial[chosen]
             forecasts, normal = anomaly_forecasts(fields, references, *dates, made)
-            spread = {n: anomalies(fields, one[..., 1::2]) for n, one in made.items()}
-            deviations = spread if fields.normal else {}
+            deviations = {}
+            if fields.normal:
+                deviations = {n: anomalies(fields, one[..., 1::2]) for n, one in made.items()}
             return {"forecasts": forecasts, "normal": normal, "deviations": deviations}
 
     def of_windows(chosen: slice) -> dict[str, Any]:

@@ -62,7 +62,9 @@ def _poison_works(folder: Path) -> bool:
 def code_of_package() -> Iterator[tuple[str, str | None]]:
     """Every module: nothing that runs what it reads."""
     for path in sorted(PACKAGE.rglob("*.py")):
-        found = unsafe(path.read_text())
+        # It asks git for the revision, by a command that nothing that is read has a part in.
+        allowed = {"subprocess"} if path.name == "provenance.py" else set()
+        found = [name for name in unsafe(path.read_text()) if name not in allowed]
         yield path.name, ", ".join(found) or None
 
 
