@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
-import xarray as xr
 
 from fault_suite import network, small
 from fault_suite.outcome import Outcome
@@ -124,20 +121,20 @@ def _stale(tally: Tally, folder: Path, config: Path, whole: Path) -> None:
     tally.case("after an error", wrong)
 
 
-def _field(value: float) -> xr.Dataset:
-    return xr.Dataset({"a": (("time", "lat", "lon"), np.full((20, 40, 50), value))})
-
-
-def _write_on(path: str, checkpoints: str, stop: object) -> None:
-    from gridcast.sources.netcdf import write_netcdf
-    from gridcast.training.checkpoints import Checkpoint, save
-
-    number = 1
-    while not stop.is_set():  # type: ignore[attr-defined]
-        write_netcdf(_field(number), path)
-        weights = {"w": np.full(99, float(number))}
-        save(Path(checkpoints), Checkpoint(number, {"value": number}, {"weights": weights}))
-        number += 1
+WRITE = """
+import sys
+from pathlib import Path
+import numpy as np, xarray as xr
+from gridcast.sources.netcdf import write_netcdf
+from gridcast.training.checkpoints import Checkpoint, save
+for number in range(1, 100_000):
+    field = xr.Dataset({"a": (("time", "lat", "lon"), np.full((20, 40, 50), float(number)))})
+    write_netcdf(field, sys.argv[1])
+    weights = {"w": np.full(99, float(number))}
+    save(Path(sys.argv[2]), Checkpoint(number, {"value": number}, {"weights": weights}))
+    if number == 1:
+        print("written", flush=True)
+"""
 
 
 def _readers(tally: Tally, folder: Path) -> None:
@@ -146,13 +143,14 @@ def _readers(tally: Tally, folder: Path) -> None:
     from gridcast.training.checkpoints import load_newest
 
     path, checkpoints = folder / "a.nc", folder / "replaced"
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    with mock.patch.dict(os.environ, {"PYTHONPATH": os.pathsep.join(sys.path)}):
-        writer = context.Process(target=_write_on, args=(str(path), str(checkpoints), stop))
-        writer.start()
-    while not any(checkpoints.glob("step-*")):
-        time.sleep(0.01)
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITE, str(path), str(checkpoints)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=small.environment(folder / "none"),
+    )
+    assert writer.stdout is not None
+    writer.stdout.readline()
     seen = set()
 
     def read() -> str | None:
@@ -169,9 +167,10 @@ def _readers(tally: Tally, folder: Path) -> None:
     for number in range(READS):
         tally.check(f"reading {number}", read)
         tally.check(f"loading {number}", load)
-    stop.set()
-    writer.join()
-    tally.control(None if len(seen) > 2 else "the file was not replaced meanwhile")
+    alive = writer.poll() is None
+    writer.kill()
+    writer.communicate()
+    tally.control(None if alive and len(seen) > 2 else "the file was not replaced meanwhile")
 
 
 def _downloads(tally: Tally, cache: Path) -> None:

@@ -8,7 +8,7 @@ import resource
 import signal
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +29,13 @@ POINTS = ("open", "fsync", "replace", "rename", "mkdir", "rmdir", "unlink", "clo
 def run(folder: Path, kills: int = KILLS) -> Outcome:
     """Kill runs at random moments, five times each, then let them end."""
     tally = Tally()
-    _every_operation(tally, folder / "operations")
+    every_operation(tally, folder / "operations")
+    killed_runs(tally, folder, kills)
+    return tally.outcome
+
+
+def killed_runs(tally: Tally, folder: Path, kills: int) -> None:
+    """Kill runs, go on as a user does, and compare with a whole run."""
     config = small.write_experiment(folder / "experiment")
     whole = folder / "whole"
     code, said = small.ended(small.start(config, whole))  # compiles
@@ -39,7 +45,7 @@ def run(folder: Path, kills: int = KILLS) -> Outcome:
     length = time.monotonic() - began
     tally.control(said[-300:] if code else small.differs(folder / "again", whole))
     if tally.wrong:
-        return tally.outcome
+        return
     moments = random.Random(0)
     for kill in range(kills):
         at = folder / f"run{kill // PER_RUN}"
@@ -49,7 +55,6 @@ def run(folder: Path, kills: int = KILLS) -> Outcome:
         if kill % PER_RUN == PER_RUN - 1 or kill == kills - 1:
             tally.check(f"the end of {at.name}", lambda at=at: _end(config, at, whole))
     _signals(tally, config, folder, whole)
-    return tally.outcome
 
 
 def _options(directory: Path) -> list[str]:
@@ -94,8 +99,12 @@ def _signals(tally: Tally, config: Path, folder: Path, whole: Path) -> None:
 # ------------------------------------------------- at every file operation, without a network
 
 
-def _every_operation(tally: Tally, folder: Path) -> None:
-    """What is read after a crash is what was there before, or what was written, and whole."""
+def every_operation(tally: Tally, folder: Path, only: Sequence[str] | None = None) -> None:
+    """What is read after a crash is what was there before, or what was written, and whole.
+
+    Args:
+      only: of these kinds of files.
+    """
     from gridcast.drafts import write_text
     from gridcast.sources.netcdf import write_netcdf
     from gridcast.training.checkpoints import Checkpoint, load_newest, save
@@ -126,7 +135,8 @@ def _every_operation(tally: Tally, folder: Path) -> None:
     }
     deaths = [partial(_kill_at, count) for count in range(200)]
     deaths += [partial(_kill_in, size) for size in SIZES]
-    for kind, (write, value) in kinds.items():
+    for kind in kinds if only is None else only:
+        write, value = kinds[kind]
         over = False
         for number, death in enumerate(deaths):
             if over and death.func is _kill_at:

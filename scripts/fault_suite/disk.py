@@ -10,7 +10,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest import mock
@@ -25,6 +25,8 @@ from fault_suite.tally import Tally
 NAME = "Disk full"
 # Of the operations of a whole run every so many is tried; of its parts all are.
 STRIDE = 5
+# What the system may say.
+NUMBERS = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO)
 # Largest bytes of a file, for writes that are not made by Python; and of a small disk.
 LIMITS = (0, 1, 1_000, 5_000, 10_000, 20_000, 40_000)
 DISKS = ("16k", "64k", "128k", "256k")
@@ -33,7 +35,7 @@ DISKS = ("16k", "64k", "128k", "256k")
 def run(folder: Path) -> Outcome:
     """Fail the n-th operation for every n until none fails; what is left has to be whole."""
     tally = Tally()
-    _parts(tally, folder / "parts")
+    every_part(tally, folder / "parts")
     config = small.write_experiment(folder / "experiment", train={"epochs": 1})
     whole = folder / "whole"
     code, said = small.command("train", config, f"output.directory={whole}")
@@ -86,8 +88,15 @@ def _limited(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def _parts(tally: Tally, folder: Path) -> None:
-    """All that writes, operation by operation: what was there stays, nothing else is left."""
+def every_part(
+    tally: Tally, folder: Path, only: Sequence[str] | None = None, numbers: Sequence[int] = NUMBERS
+) -> None:
+    """All that writes, operation by operation: what was there stays, nothing else is left.
+
+    Args:
+      only: of these kinds of files.
+      numbers: of the errors.
+    """
     from gridcast.drafts import write_text
     from gridcast.locks import alone_in
     from gridcast.sources.netcdf import write_netcdf
@@ -110,12 +119,13 @@ def _parts(tally: Tally, folder: Path) -> None:
         "the journal": lambda at, v: Journal(at / "metrics.jsonl", 0).epoch(loss=v),
         "the lock": lock,
     }
-    for part, write in parts.items():
+    for part in parts if only is None else only:
+        write = parts[part]
         wanted = folder / f"{part}-wanted"
         wanted.mkdir(parents=True)
         for value in (1.0, 2.0):
             write(wanted, value)
-        for number in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO):
+        for number in numbers:
             for count in range(200):
                 at = folder / f"{part}-{number}-{count}"
                 at.mkdir(parents=True)

@@ -65,7 +65,7 @@ def start(config: Path, directory: Path, *options: str) -> subprocess.Popen[str]
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Exit code and what was said."""
-    said = process.communicate(timeout=300)[1]
+    said = process.communicate(timeout=600)[1]
     return process.returncode, said
 
 
