@@ -11,8 +11,6 @@ import xarray as xr
 
 from gridcast.scratch import blocks
 
-_FILE = {"format": "NETCDF4_CLASSIC", "engine": "netcdf4"}
-
 
 def write_records(
     dataset: xr.Dataset, path: Path, encoding: dict[Hashable, dict[str, Any]]
@@ -28,7 +26,7 @@ def write_records(
     size = dataset.sizes.get(record, 0)
     first, *more = blocks(size, dataset.nbytes // max(size, 1)) if size else [slice(None)]
     if not more:
-        dataset.to_netcdf(path, encoding=encoding, **_FILE)
+        _write(dataset, path, encoding)
         return
     # As numbers: the units of time follow from all dates, not from those of a part.
     numbers, encoding = dataset.copy(), dict(encoding)
@@ -39,7 +37,8 @@ def write_records(
             numbers[name].encoding = {}
             encoding[name] = {"_FillValue": None}
     beginning = numbers.isel({record: first})
-    beginning.to_netcdf(path, encoding=encoding, unlimited_dims=[record], **_FILE)
+    beginning.encoding = {"unlimited_dims": {record}}
+    _write(beginning, path, encoding)
     with netCDF4.Dataset(path, "a") as file:
         file.set_auto_maskandscale(False)
         for part in more:
@@ -47,3 +46,7 @@ def write_records(
                 if record in variable.dims:
                     at = tuple(part if dim == record else slice(None) for dim in variable.dims)
                     file[str(name)][at] = variable[at].values
+
+
+def _write(dataset: xr.Dataset, path: Path, encoding: dict[Hashable, dict[str, Any]]) -> None:
+    dataset.to_netcdf(path, format="NETCDF4_CLASSIC", engine="netcdf4", encoding=encoding)

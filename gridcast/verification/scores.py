@@ -128,8 +128,8 @@ def _of_events(
         name, lead, k = names[at[0]], slice(at[1], at[1] + 1), at[2]
         normal = hindcast.normal[:, lead, ..., i]
         ours, theirs = hindcast.forecasts[name], hindcast.observed
-        values = (one[:, lead, ..., i] + normal for one in (ours, theirs))
-        pair = (*values, hindcast.verified[:, lead], target.grid.mask, thresholds[k])
+        ours, theirs = (one[:, lead, ..., i] + normal for one in (ours, theirs))
+        pair = (ours, theirs, hindcast.verified[:, lead], target.grid.mask, thresholds[k])
         hits[at] = csi(*pair)[0]
         fractions[at] = [fss(*pair, side)[0] for side in sides]
     about = {"csi": "critical success index", "fss": "fractions skill score"}
