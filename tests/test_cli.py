@@ -228,6 +228,7 @@ def test_nothing_to_resume_ends_with_two(run, trained, tmp_path):
     assert not absent.exists()
 
 
+@pytest.mark.family
 def test_training_over_an_earlier_run_says_so_and_replaces_it(run, trained, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(trained.directory, copy)
@@ -243,6 +244,7 @@ def test_training_over_an_earlier_run_says_so_and_replaces_it(run, trained, tmp_
     assert "seed: 5" in (copy / "config.yaml").read_text()
 
 
+@pytest.mark.family
 def test_without_data_and_network_a_config_may_ask_for_a_simulated_stand_in(
     run, unreachable, tmp_path
 ):

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -35,6 +37,7 @@ def hits(directory: Path, before: str = "", **environment: str) -> int:
     return int(found.stdout)
 
 
+@pytest.mark.family
 def test_a_second_process_loads_and_another_processor_has_its_own_programs(tmp_path):
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     assert hits(ours) == 0

@@ -351,6 +351,7 @@ def test_an_ensemble_comes_back_from_its_checkpoint(uninterrupted):
     assert np.abs(each[0] - each[1]).max() > 1e-3
 
 
+@pytest.mark.family
 def test_a_stopped_ensemble_goes_on_to_the_same_bits(uninterrupted, tmp_path, monkeypatch):
     """Stopped within the first epoch, and at its end."""
     setup, whole, last = uninterrupted

@@ -151,6 +151,7 @@ def test_an_overlap_that_hides_less_than_the_network_sees_shows():
 # ---------------------------------------------------------------- training on patches
 
 
+@pytest.mark.family
 def test_patches_as_large_as_the_grid_train_as_the_whole_grid_does(tmp_path):
     series = globe(8, 12)
     slow = {"learning_rate": 1e-3}

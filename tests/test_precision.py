@@ -85,6 +85,7 @@ def test_less_is_held_for_the_backward_pass(ocean, name):
     assert 0 < less < 0.8 * everything
 
 
+@pytest.mark.family
 @pytest.mark.parametrize("name", NETWORKS)
 def test_mixed_precision_is_the_same_forecast_to_a_few_hundredths(ocean, name):
     bench = Bench.of(ocean, small_config(model=NETWORKS[name]))

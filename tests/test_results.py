@@ -170,6 +170,7 @@ def test_only_what_is_between_the_markers_is_replaced():
             between_markers(wrong, "new")
 
 
+@pytest.mark.family
 def test_the_script_trains_reuses_and_skips(ocean, tmp_path, capsys, monkeypatch):
     """A reference as the model: nothing to train, and quick."""
     monkeypatch.setenv("GRIDCAST_CACHE", str(tmp_path / "cache"))

@@ -139,6 +139,7 @@ def test_a_run_stopped_three_ways_ends_with_the_bits_of_an_uninterrupted_one(
     assert (directory / "forecast.nc").exists()
 
 
+@pytest.mark.family
 def test_resume_without_a_checkpoint_or_with_other_settings_says_so(
     config, uninterrupted, tmp_path, capsys
 ):

@@ -144,6 +144,7 @@ def peak(leads: int) -> float:
     return found
 
 
+@pytest.mark.family
 def test_the_memory_that_scores_take_does_not_grow_with_the_leads(small):
     """Whole arrays are 12 MiB in the control, 16 leads of them in float64."""
     small(2**30)

@@ -352,6 +352,7 @@ def rain_error(system: RainSystem, slopes: tuple[np.ndarray, np.ndarray]) -> tup
     return errors[0], errors[1]
 
 
+@pytest.mark.family
 @pytest.mark.parametrize("seed", [0, 1])
 def test_relief_tells_next_months_rain(seed):
     system = RainSystem.create((24, 48), seed=seed)

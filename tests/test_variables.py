@@ -331,6 +331,7 @@ def driven(wind_and_sea, tmp_path_factory) -> Run:
     return gridcast.train(config, sst)
 
 
+@pytest.mark.family
 def test_a_model_learns_of_an_input_what_no_reference_knows(driven):
     scores = xr.load_dataset(driven.directory / "scores.nc")
     skill = scores["skill"].isel(lead=0)
