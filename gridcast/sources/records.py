@@ -8,6 +8,7 @@ from typing import Any
 
 import netCDF4
 import xarray as xr
+from xarray.conventions import encode_cf_variable
 
 from gridcast.scratch import blocks
 
@@ -33,7 +34,7 @@ def write_records(
     for name, variable in dataset.variables.items():
         if variable.dtype.kind in "mMO" and record in variable.dims:
             dated = xr.Variable(variable.dims, variable.values, variable.attrs, encoding[name])
-            numbers[name] = xr.conventions.encode_cf_variable(dated, name=name)
+            numbers[name] = encode_cf_variable(dated, name=name)
             numbers[name].encoding = {}
             encoding[name] = {"_FillValue": None}
     beginning = numbers.isel({record: first})

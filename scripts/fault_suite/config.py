@@ -85,7 +85,7 @@ def mutated(folder: Path, count: int, wrong: list[str], prepared: int = PREPARED
         database=None,
         derandomize=True,
         phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     @given(st.sampled_from(SHIPPED), MUTATIONS)
     def one(origin: Path, mutations: list[tuple[Any, ...]]) -> None:

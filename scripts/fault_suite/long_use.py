@@ -44,11 +44,12 @@ def run(folder: Path, forecasts: int = FORECASTS) -> Outcome:
     series = open_frames(path)
     trained = Run.load(whole)
     compiled: list[str] = []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda name, _, **__: (
-            compiled.append(name) if name.endswith("backend_compile_duration") else None
-        )
-    )
+
+    def heard(event: str, duration_secs: float, **_: str | int) -> None:
+        if event.endswith("backend_compile_duration"):
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(heard)
     first = trained.forecast(series, start="1961-01")
     at_start: tuple[int, int, float] = (0, 0, 0.0)
     for number in range(forecasts):
