@@ -260,6 +260,7 @@ def file_of(run: Run, name: str) -> xr.Dataset:
     return xr.load_dataset(run.directory / f"{name}.nc", decode_timedelta=False)
 
 
+@pytest.mark.family
 @pytest.mark.parametrize("name", ["grid", "index"])
 def test_files_of_probabilities_sum_to_one_on_the_mask_and_are_missing_off_it(name, runs):
     inside = mask() if name == "grid" else np.ones((1, 1), bool)
@@ -277,6 +278,7 @@ def test_files_of_probabilities_sum_to_one_on_the_mask_and_are_missing_off_it(na
         assert on_mask.std() > 0.01
 
 
+@pytest.mark.family
 @pytest.mark.parametrize("name", ["grid", "index"])
 def test_scores_follow_from_the_hindcast_file_and_the_classes_observed(name, runs):
     run = runs[name]
@@ -303,6 +305,7 @@ def test_scores_follow_from_the_hindcast_file_and_the_classes_observed(name, run
         assert float(found["hit_rate"]) == pytest.approx(float((hit * weight).sum()), abs=1e-6)
 
 
+@pytest.mark.family
 def test_every_file_of_probabilities_passes_the_cf_checker(runs):
     names = ("forecast", "hindcast", "scores")
     paths = [str(run.directory / f"{name}.nc") for run in runs.values() for name in names]
@@ -313,6 +316,7 @@ def test_every_file_of_probabilities_passes_the_cf_checker(runs):
     assert done.stdout.count("All tests passed!") == len(paths), done.stdout
 
 
+@pytest.mark.family
 @pytest.mark.parametrize("name", ["grid", "index"])
 def test_more_leads_than_trained_for_are_refused_with_the_reason(name, runs):
     run = runs[name]
@@ -334,6 +338,7 @@ def test_a_calendar_month_that_training_lacks_has_no_terciles():
         prepare(setup.config, setup.source, replace(setup.splits, train=train))
 
 
+@pytest.mark.family
 @pytest.mark.parametrize("name", ["grid", "index"])
 def test_the_last_hindcast_is_the_forecast_also_for_months_beyond_the_data(name, runs):
     last = file_of(runs[name], "hindcast")["sst_probability"].isel(forecast_reference_time=-1)

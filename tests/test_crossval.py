@@ -95,6 +95,7 @@ def after_some_steps(setup: Setup) -> Any:
     return state.params
 
 
+@pytest.mark.family
 def test_the_weights_of_a_fold_see_neither_its_test_block_nor_its_buffers(ocean, splits):
     fold = splits[1]
     clean = after_some_steps(setup_of(ocean, fold))
@@ -128,6 +129,7 @@ def file_of(directory: Path, name: str) -> xr.Dataset:
     return xr.load_dataset(directory / f"{name}.nc", decode_timedelta=False)
 
 
+@pytest.mark.family
 def test_the_command_writes_scores_and_the_forecasts_and_the_run_of_each_fold(crossed):
     names = {path.name for path in crossed.iterdir()}
     assert {"scores.nc", "scores.csv", "scores.png"} <= names
@@ -138,6 +140,7 @@ def test_the_command_writes_scores_and_the_forecasts_and_the_run_of_each_fold(cr
     assert "3 folds, each forecast by models of the others" in (crossed / "scores.csv").read_text()
 
 
+@pytest.mark.family
 def test_every_date_is_forecast_in_exactly_one_fold(crossed, ocean, splits):
     found = []
     for number, (first, last) in YEARS.items():
@@ -164,6 +167,7 @@ def area(ocean: xr.DataArray) -> np.ndarray:
     return cells / cells.sum()
 
 
+@pytest.mark.family
 def test_joined_scores_are_those_of_all_folds_pooled_by_hand(crossed, ocean):
     scores = file_of(crossed, "scores")
     # Of 1950 the first three months have no forecast, and the fourth none two months ahead.
@@ -202,6 +206,7 @@ def test_joined_scores_are_those_of_all_folds_pooled_by_hand(crossed, ocean):
         assert float(found) == pytest.approx(product / np.sqrt(square * other), rel=1e-3)
 
 
+@pytest.mark.family
 def test_the_run_of_a_fold_is_fitted_on_the_dates_of_that_fold(crossed, ocean, splits):
     for number, fold in enumerate(splits, 1):
         run = Run.load(crossed / f"fold{number}")
@@ -237,6 +242,7 @@ def written(ocean, tmp_path):
     return write
 
 
+@pytest.mark.family
 def test_pretrain_prints_where_the_encoder_is(written, tmp_path, capsys):
     """Also where windows may lack frames: an autoencoder sees one frame at a time."""
     path = written(model=CNN, frames={"missing": "mask", "least": 2, "inputs": 3})

@@ -120,6 +120,7 @@ def readme_example() -> str:
     return re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
 
 
+@pytest.mark.family
 def test_the_example_of_the_readme_runs_without_gridcast_and_flax(run, sea, exported, tmp_path):
     values, _ = windows(sea, 1)
     np.save(tmp_path / "values.npy", values)

@@ -34,6 +34,7 @@ def reader():
         yield reader
 
 
+@pytest.mark.family
 @pytest.mark.parametrize("name", files.KINDS)
 def test_a_damaged_file_is_refused_by_name_or_read_right(reader, name, tmp_path):
     path, kind = tmp_path / "a.nc", files.KINDS[name]

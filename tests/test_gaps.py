@@ -293,6 +293,7 @@ def shaken(params: Any, size: float = 0.1) -> Any:
     return jax.tree.unflatten(tree, moved)
 
 
+@pytest.mark.family
 def test_loss_and_gradient_are_those_of_the_observed_targets(masked):
     """Against numpy over the list of what was observed, and the gradient of that list's mean."""
     bench, windows = masked, masked.setup.train_windows[[0, 12, 35, 36, 50]]

@@ -84,6 +84,7 @@ def test_one_network_is_trained_as_a_plain_loop_over_batches_trains_it(bench):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+@pytest.mark.family
 def test_each_member_is_the_run_that_its_seed_gives_alone(ocean, three, trained):
     found = []
     for member, seed in enumerate((SEED, SEED + 1, 0)):

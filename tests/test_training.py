@@ -464,6 +464,7 @@ def test_the_penalty_pulls_in_training_and_counts_not_in_validation(bench):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.family
 def test_the_truth_is_shown_less_and_less_and_never_in_validation(ocean):
     model = {"name": "conv_seq2seq", "sampling": "scheduled", "base": "climatology"}
     shown = Bench.of(ocean, small_config(model=model))
