@@ -83,7 +83,7 @@ TABLE = [
         "each cell of a grid by itself, with dense layers, pooling and valid convolutions",
         SERIES | {"padding": "valid", "length": 2, "pool": 2, "dense": [6]},
         lambda r, f, s: (
-            finite_in_mask(r, f, s) and layers(r).count("Linear") > layers_of_plain_series
+            finite_in_mask(r, f, s) and layers(r).count("Dense") > layers_of_plain_series
         ),
     ),
     # 2-D CNN per frame: tests/test_cnn_lstm.py

@@ -18,7 +18,7 @@ EPOCHS = 12
 # Written once, the same whoever writes it.
 ENVIRONMENT = {"SOURCE_DATE_EPOCH": "946684800"}
 # Lines with seconds, and the record of the run: its configuration names the directory.
-VARYING = ("metrics.jsonl", "config.yaml", "about.json", "sha256.json")
+VARYING = ("metrics.jsonl", "report.html", "config.yaml", "about.json", "sha256.json")
 
 
 def write_experiment(folder: Path, **sections: dict[str, Any]) -> Path:
