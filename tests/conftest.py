@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,6 +15,9 @@ from typing import Any
 
 import pytest
 from jaxtyping import install_import_hook
+
+
+PROGRAMS = pytest.StashKey[tempfile.TemporaryDirectory]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,6 +31,20 @@ def pytest_configure(config: pytest.Config) -> None:
         if tuple(map(int, version("jaxlib").split(".")[:2])) <= (0, 12):
             flags.append("--xla_cpu_use_fusion_emitters=false")
         os.environ["XLA_FLAGS"] = " ".join(flags).strip()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """The processes of one test run hand each other what they compile: half of it is the same."""
+    stash = node.config.stash
+    if PROGRAMS not in stash:
+        stash[PROGRAMS] = tempfile.TemporaryDirectory()
+    node.workerinput["programs"] = stash[PROGRAMS].name
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if PROGRAMS in config.stash:
+        config.stash[PROGRAMS].cleanup()
 
 
 # Shapes and dtypes in annotations are checked at every call. This must come before the first
@@ -47,6 +65,12 @@ from gridcast.preparation import Setup, prepare  # noqa: E402
 from gridcast.sources.simulated import simulated_series, write_simulation  # noqa: E402
 from gridcast.training import loop  # noqa: E402
 from gridcast.training.step import DeviceSeries, Stepper, Weights  # noqa: E402
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if folder := getattr(session.config, "workerinput", {}).get("programs"):
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
 
 # One epoch of 13 steps: two stretches of the compiled loop, the second shorter.
 SMALL = {
