@@ -1,4 +1,4 @@
-"""`gridcast config`, `runs` and `doctor`: what is set, what is there, and whether all is well."""
+"""`gridcast config`, `runs`, `compare`, `doctor`: what is set, what is there, if all is well."""
 
 from __future__ import annotations
 
@@ -43,6 +43,17 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=_runs)
 
     parser = commands.add_parser(
+        "compare",
+        help="test whether one of two runs is better, lead by lead",
+        description="The RMSE of two runs on the dates that both forecast, with 95 % intervals of "
+        "its difference.",
+    )
+    parser.add_argument("first", metavar="A", help="directory of a run")
+    parser.add_argument("second", metavar="B", help="directory of another run of the same target")
+    add_json(parser)
+    parser.set_defaults(run=_compare)
+
+    parser = commands.add_parser(
         "doctor",
         help="versions, devices, memory, disk, cache and data of this machine",
         description="Look whether this machine has what gridcast needs. Exit code 1: it has not.",
@@ -81,6 +92,16 @@ def _runs(arguments: argparse.Namespace) -> None:
     ]
     print("\n".join(table(header, rows)))
     print("skill: 1 - MSE / MSE of the reference that is best at this lead; of classes, of the RPS")
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from gridcast.pairing import compare_runs
+
+    found = compare_runs(arguments.first, arguments.second)
+    if arguments.json:
+        print(strict_json({"compared": [one.as_plain() for one in found]}))
+    else:
+        print("\n\n".join(map(str, found)))
 
 
 def _shown(skill: Skill | None) -> str:

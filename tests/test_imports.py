@@ -38,7 +38,7 @@ ORDER = [
     ["calibrating", "exporting", "report"],
     ["experiment"],
     ["crossval", "pretraining", "simulation", "judging", "trials", "tuning"],
-    ["run_list", "doctor"],
+    ["run_list", "paired", "pairing", "doctor"],
     ["arguments", "commands_data", "commands_look", "commands_run", "cli"],
     ["__init__"],
 ]
