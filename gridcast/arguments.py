@@ -19,6 +19,22 @@ def number(what: str = "a whole number", *, least: int) -> Callable[[str], int]:
     return read
 
 
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """`section.key=value`, as many as there are."""
+    parser.add_argument(
+        "overrides",
+        metavar="section.key=value",
+        nargs="*",
+        default=[],
+        help="settings in place of those of the file, for example train.epochs=3",
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """`--json`: one JSON object on standard output, and nothing else there."""
+    parser.add_argument("--json", action="store_true", help="one JSON object, for scripts")
+
+
 def shape(text: str) -> tuple[int, int]:
     """LATxLON, such as 45x90."""
     match = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text)

@@ -6,6 +6,7 @@ Nothing heavy is imported before a command has been chosen and its arguments are
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -14,8 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gridcast import commands_data, commands_run
-from gridcast.arguments import number
+from gridcast import commands_data, commands_look, commands_run
+from gridcast.arguments import add_overrides, number
 from gridcast.compiled import keep_compiled
 from gridcast.errors import GridcastError
 
@@ -30,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: the arguments after `gridcast`; default: those of the process.
 
     Returns:
-      The exit code: 0, 2 for a mistake that the user can mend, 130 after Ctrl-C.
+      The exit code: 0, 2 for a mistake that the user can mend, 130 after Ctrl-C; of `doctor` 1
+      where something is broken.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
@@ -41,8 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = _parse(sys.argv[1:] if argv is None else argv)
         _keep_compiled()
-        arguments.run(arguments)
+        code = arguments.run(arguments)
         sys.stdout.flush()
+        return code or 0
     except GridcastError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -57,13 +60,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
-    return 0
 
 
 def _keep_compiled() -> None:
-    from gridcast.sources.catalog import cache_dir
+    from gridcast.cache import cache_dir
 
-    keep_compiled(cache_dir() / "compiled")
+    with contextlib.suppress(ImportError):  # whoever needs what lacks will say so, or the doctor
+        keep_compiled(cache_dir() / "compiled")
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -74,6 +77,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     of_config = _add_of_config(commands)
     commands_run.add(commands)
+    commands_look.add(commands)
     commands_data.add(commands)
     arguments, rest = parser.parse_known_args(argv)
     # argparse closes the list of overrides at the first option: those after it come back here.
@@ -105,13 +109,7 @@ def _add_of_config(
         about = f"{text[0].upper()}{text[1:]}."
         parser = commands.add_parser(name, help=text, description=about)
         parser.add_argument("config", metavar="CONFIG", help="YAML file of the experiment")
-        parser.add_argument(
-            "overrides",
-            metavar="section.key=value",
-            nargs="*",
-            default=[],
-            help="settings in place of those of the file, for example train.epochs=3",
-        )
+        add_overrides(parser)
         parser.set_defaults(run=run)
         parsers[run] = parser
     train = parsers[_train]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-from gridcast.arguments import number, shape
+from gridcast.arguments import add_json, number, shape
+from gridcast.printing import strict_json, table
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -19,6 +19,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     actions = parser.add_subparsers(required=True, metavar="ACTION")
 
     listing = actions.add_parser("list", help="the catalog, and what of it is on this machine")
+    add_json(listing)
     listing.set_defaults(run=_list)
 
     getting = actions.add_parser("get", help="download data sets into the cache")
@@ -46,7 +47,22 @@ def _list(arguments: argparse.Namespace) -> None:
     from gridcast.sources.catalog import cache_dir, catalog
 
     datasets = list(catalog().values())
-    lines = _table(
+    if arguments.json:
+        listed = [
+            {
+                "name": d.name,
+                "title": d.title,
+                "variable": d.variable,
+                "units": d.units,
+                "licence": d.licence,
+                "files": [str(path) for path in files_here(d.name)],
+                "here": where(d.name),
+            }
+            for d in datasets
+        ]
+        print(strict_json({"data": listed, "cache": str(cache_dir())}))
+        return
+    lines = table(
         ("name", "variable", "units", "here"),
         [(d.name, d.variable, d.units, where(d.name)) for d in datasets],
     )
@@ -56,12 +72,24 @@ def _list(arguments: argparse.Namespace) -> None:
     print(f"downloads are kept in {cache_dir()}")
 
 
+def files_here(name: str) -> list[Path]:
+    """The files of a data set on this machine; none where they are damaged."""
+    from gridcast.errors import DataError
+    from gridcast.sources.catalog import find, search_path
+
+    search_path()  # a mistake in GRIDCAST_DATA is no property of one data set
+    try:
+        return find(name)
+    except DataError:
+        return []
+
+
 def where(name: str) -> str:
     """Where a data set is: a directory on this machine, or how to get it."""
     from gridcast.errors import DataError
     from gridcast.sources.catalog import entry, find, search_path
 
-    search_path()  # a mistake in GRIDCAST_DATA is no property of one data set
+    search_path()
     try:
         files = find(name)
     except DataError:
@@ -69,13 +97,6 @@ def where(name: str) -> str:
     if files:
         return f"{len(files)} file{'s' * (len(files) > 1)} in {files[0].parent}"
     return "no, data get" if entry(name).download else "no, see page"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [header, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    padded = ("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in lines)
-    return [line.rstrip() for line in padded]
 
 
 def _get(arguments: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gridcast.arguments import named, number
+from gridcast.arguments import add_json, named, number
 from gridcast.errors import ConfigError
 
 
@@ -43,6 +43,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--regrid", action="store_true", help="interpolate forecasts on another grid"
     )
+    add_json(parser)
     parser.set_defaults(run=_evaluate)
 
     parser = commands.add_parser(
@@ -97,7 +98,14 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     others = dict(arguments.forecast)
     if len(others) < len(arguments.forecast):
         raise ConfigError("two forecasts have one name\n  fix: --forecast NAME=FILE")
-    print(experiment.run_evaluation(arguments.directory, arguments.data, others, arguments.regrid))
+    asked = (arguments.directory, arguments.data, others, arguments.regrid)
+    if not arguments.json:
+        print(experiment.run_evaluation(*asked))
+        return
+    from gridcast.printing import strict_json
+    from gridcast.verification.tables import as_plain
+
+    print(strict_json({"scores": [as_plain(scores) for scores in experiment.judged(*asked)]}))
 
 
 def _report(arguments: argparse.Namespace) -> None:

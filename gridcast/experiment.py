@@ -185,14 +185,21 @@ def run_forecast(
 def run_evaluation(
     directory: str, data: list[str] | None, others: Mapping[str, str], regrid: bool
 ) -> str:
-    """Judge a trained run, write its scores, return the tables.
+    """Judge a trained run, write its scores, return the tables; as `judged`."""
+    return said(judged(directory, data, others, regrid))
+
+
+def judged(
+    directory: str, data: list[str] | None, others: Mapping[str, str], regrid: bool
+) -> list[xr.Dataset]:
+    """Judge a trained run, write its scores and return them.
 
     With forecasts of others they are in `comparison`: other dates than those of `scores`.
     """
     run = Run.load(directory)
     scores, _ = run.verify(data, others, regrid=regrid)
     write_scores(scores, run.directory, "comparison" if others else "scores")
-    return said(scores)
+    return scores
 
 
 def said(scores: Sequence[xr.Dataset]) -> str:

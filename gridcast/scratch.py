@@ -91,7 +91,7 @@ def room(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
     size = prod(shape) * np.dtype(dtype).itemsize
     if size <= BLOCK:
         return np.zeros(order, dtype).swapaxes(0, 1)
-    folder = _folder()
+    folder = folder_of_files()
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             # A disk that turns out to be full under a memory map ends the process.
@@ -106,7 +106,8 @@ def room(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
     return np.asarray(mapped).swapaxes(0, 1)
 
 
-def _folder() -> str:
+def folder_of_files() -> str:
+    """Where large arrays are kept."""
     if "TMPDIR" not in os.environ and os.access(large := Path("/var/tmp"), os.W_OK):
         return str(large)
     return tempfile.gettempdir()

@@ -23,7 +23,9 @@ ORDER = [
         "timeaxis",
         "grid",
         "accelerator",
+        "cache",
         "compiled",
+        "printing",
         "config",
     ],
     ["sources"],
@@ -36,7 +38,8 @@ ORDER = [
     ["calibrating", "exporting", "report"],
     ["experiment"],
     ["crossval", "pretraining", "simulation", "judging", "trials", "tuning"],
-    ["arguments", "commands_data", "commands_run", "cli"],
+    ["run_list", "paired", "pairing", "doctor"],
+    ["arguments", "commands_data", "commands_look", "commands_run", "cli"],
     ["__init__"],
 ]
 RANK = {name: rank for rank, line in enumerate(ORDER) for name in line}

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 
 class Section(BaseModel):
@@ -18,7 +26,16 @@ Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-Date = Annotated[str, Field(description="YYYY, YYYY-MM or YYYY-MM-DD")]
+# What `parse_date` takes, and bare years, for `gridcast config schema`.
+_LONG = "(0[13578]|1[02])(-(0[1-9]|[12][0-9]|3[01]))?"
+_SHORT = "(0[2469]|11)(-(0[1-9]|[12][0-9]|30))?"
+_WRITTEN = {
+    "anyOf": [
+        {"type": "integer", "minimum": 1000, "maximum": 9999},
+        {"type": "string", "pattern": f"^[0-9]{{4}}(-({_LONG}|{_SHORT}))?$"},
+    ]
+}
+Date = Annotated[str, Field(description="YYYY, YYYY-MM or YYYY-MM-DD"), WithJsonSchema(_WRITTEN)]
 
 
 def parse_date(text: str) -> tuple[int, int | None, int | None]:
@@ -69,6 +86,16 @@ class Period(Section):
             # A bare year reads as a whole number in YAML, and means a year here.
             return {k: str(v) if type(v) is int else v for k, v in value.items()}
         return value
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: Any, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """A section, or a pair in its place."""
+        section = handler.resolve_ref_schema(handler(core_schema))
+        about = {name: section.pop(name) for name in ("title", "description")}
+        pair = {"type": "array", "items": _WRITTEN, "minItems": 2, "maxItems": 2}
+        return about | {"anyOf": [pair, section]}
 
     @field_validator("first", "last")
     @classmethod

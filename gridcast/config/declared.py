@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import types
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -46,6 +47,35 @@ def description_of(path: Path, settings: dict[str, Any]) -> str:
         return ""
     names = fields_at(path, settings)
     return field.description or (f"a section with {', '.join(names)}" if names else "")
+
+
+def meaning_of(path: Path, settings: dict[str, Any]) -> str:
+    """The description of the setting at `path`, or what its section says of itself."""
+    *section, key = path
+    models = _models(_annotation(tuple(section), settings), tuple(section), settings)
+    field = models[0].model_fields.get(str(key)) if models else None
+    if field is None:
+        return ""
+    inner = _models(field.annotation, path, settings)
+    about = (inspect.getdoc(inner[0]) or "").split("\n")[0].rstrip(".") if inner else ""
+    return field.description or about
+
+
+def default_at(path: Path, settings: dict[str, Any]) -> Any:
+    """The default of the setting at `path`; None where there is none.
+
+    Of a width that `model.size` fills in, that of this size.
+    """
+    *section, key = path
+    models = _models(_annotation(tuple(section), settings), tuple(section), settings)
+    field = models[0].model_fields.get(str(key)) if models else None
+    if field is None or field.is_required():
+        return None
+    given = value_at(tuple(section), settings)
+    sizes = getattr(models[0], "presets", {})
+    filled = sizes[given["size"]] if sizes and isinstance(given, dict) else {}
+    default = filled.get(key, field.get_default(call_default_factory=True))
+    return list(default) if isinstance(default, tuple) else default
 
 
 def all_keys(path: Path, settings: dict[str, Any]) -> list[str]:

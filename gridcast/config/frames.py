@@ -13,8 +13,12 @@ from gridcast.config.bounds import NotNegative, Period, Positive, Region, Sectio
 class ClimatologyConfig(Section):
     """The seasonal cycle that anomalies are taken against, fitted on training dates only."""
 
-    kind: Literal["harmonics", "monthly", "mean"] = "harmonics"
-    harmonics: Annotated[int, Field(ge=1, le=6)] = 3
+    kind: Literal["harmonics", "monthly", "mean"] = Field(
+        default="harmonics", description="waves of a year, a mean of each month, or one mean"
+    )
+    harmonics: Annotated[int, Field(ge=1, le=6)] = Field(
+        default=3, description="waves of a year, a half, a third, ..., so many"
+    )
     trend: bool = Field(default=False, description="also fit a linear trend, and continue it")
     period: Period | None = Field(
         default=None, description="base period within the training dates; default: all of them"
@@ -85,7 +89,9 @@ class FramesConfig(Section):
 class ClassesConfig(Section):
     """Classes of the target: terciles of each cell and month, or given thresholds."""
 
-    kind: Literal["terciles", "thresholds"] = "terciles"
+    kind: Literal["terciles", "thresholds"] = Field(
+        default="terciles", description="terciles of each cell and month, or the thresholds below"
+    )
     thresholds: list[float] = Field(
         default=[], description="ascending, in units of the variable; n of them make n + 1 classes"
     )

@@ -69,7 +69,7 @@ def cases(subject: Subject) -> Cases | None:
         return None
     if name not in run.hindcast or name not in run.observations:
         return None
-    inside = np.flatnonzero(_in_test(subject, run.hindcast["time"]).all(axis=1))
+    inside = np.flatnonzero(in_test(subject, run.hindcast["time"]).all(axis=1))
     if not inside.size:
         return None
     observed = run.observations[name].load()
@@ -87,7 +87,7 @@ def cases(subject: Subject) -> Cases | None:
         normal.append(np.sqrt((nothing @ weight).mean(axis=1)))
         made.append(np.stack([index_series(forecast, one) for one in patterns.values()]))
     series = np.concatenate(made, axis=1)
-    test = _in_test(subject, observed["time"])
+    test = in_test(subject, observed["time"])
     indices = [
         Index(
             one,
@@ -125,7 +125,7 @@ def at_dates(observations: xr.Dataset, name: str, times: np.ndarray) -> tuple[An
     return values[0], values[1]
 
 
-def _in_test(subject: Subject, times: xr.DataArray) -> Bool[np.ndarray, "..."]:
+def in_test(subject: Subject, times: xr.DataArray) -> Bool[np.ndarray, "..."]:
     """Whether dates lie in the test years of the config."""
     first, last = subject.run.config.splits.test.bounds
     parts = times.dt

@@ -5,21 +5,19 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import os
-import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import pooch
 import yaml
 
+from gridcast.cache import cache_dir
 from gridcast.errors import DataError
 from gridcast.sources.download import DownloadError, download, verify
 
 SEARCH = "GRIDCAST_DATA"
-CACHE = "GRIDCAST_CACHE"
 
 
 class DataNotFound(DataError):  # noqa: N818  (data.offline: simulated asks for this one by name)
@@ -115,25 +113,6 @@ def search_path() -> list[Path]:
                 f"  expected: directories, with {os.pathsep!r} between them"
             )
     return directories
-
-
-def cache_dir() -> Path:
-    """Where downloads are kept: GRIDCAST_CACHE, else data/cache of the checkout, else the user's.
-
-    The directory need not exist yet.
-    """
-    if given := os.environ.get(CACHE):
-        return Path(given)
-    checkout = Path(__file__).parents[2]
-    project = checkout / "pyproject.toml"
-    if project.is_file():
-        try:
-            name = tomllib.loads(project.read_text("utf-8")).get("project", {}).get("name")
-        except tomllib.TOMLDecodeError:
-            name = None
-        if name == "gridcast":
-            return checkout / "data" / "cache"
-    return Path(pooch.os_cache("gridcast"))
 
 
 def find(name: str | DataSet) -> list[Path]:

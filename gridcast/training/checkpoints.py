@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-import jax
 import numpy as np
 
 from gridcast.drafts import draft_of, to_disk
 from gridcast.errors import CheckpointError, TrainingError
 
+# The folder of a run that holds them.
+CHECKPOINTS = "checkpoints"
 KEEP = 2
 # Of the arrays and their meaning; a reader of another one would forecast nonsense.
 FORMAT = 3
@@ -122,6 +123,24 @@ def load(path: Path) -> Checkpoint:
     Raises:
       CheckpointError: a file is missing, unreadable or changed, or of another format.
     """
+    about, names = described(path)
+    arrays = {}
+    try:
+        for name in (name for name in names if name.endswith(".npz")):
+            with np.load(path / name, allow_pickle=False) as stored:
+                arrays[name.removesuffix(".npz")] = dict(stored)
+    except (OSError, ValueError, BadZipFile) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    return Checkpoint(step_of(path), about, arrays)
+
+
+def step_of(path: Path) -> int:
+    """The training steps that had been taken, by the name of a checkpoint."""
+    return int(path.stem.rpartition("-")[2])
+
+
+def described(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """What one checkpoint says of itself, and its files, all checked as by `load`."""
     try:
         sums = json.loads((path / "sha256.json").read_text())
         for name, expected in sums.items():
@@ -138,13 +157,9 @@ def load(path: Path) -> Checkpoint:
                 f"{path} was written by another version of gridcast: format {found}, expected "
                 f"{FORMAT}\n  fix: train again"
             )
-        arrays = {}
-        for name in (name for name in sums if name.endswith(".npz")):
-            with np.load(path / name, allow_pickle=False) as stored:
-                arrays[name.removesuffix(".npz")] = dict(stored)
-    except (OSError, ValueError, AttributeError, BadZipFile) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
-    return Checkpoint(int(path.stem.rpartition("-")[2]), about, arrays)
+    return about, list(sums)
 
 
 def saved(directory: Path) -> list[Path]:
@@ -184,6 +199,8 @@ def _write(path: Path, content: Any) -> None:
 
 def named_leaves(tree: Any) -> dict[str, np.ndarray]:
     """The arrays of a tree under the names of their places in it."""
+    import jax  # where trees are met: what a run directory holds can be told without it
+
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
@@ -194,6 +211,8 @@ def fill(template: Any, named: dict[str, np.ndarray]) -> Any:
     Raises:
       CheckpointError: names or shapes differ from the template's.
     """
+    import jax
+
     leaves, structure = jax.tree_util.tree_flatten_with_path(template)
     names = [jax.tree_util.keystr(path) for path, _ in leaves]
     if set(names) != set(named):

@@ -10,9 +10,9 @@ import numpy as np
 from flax import nnx
 
 from gridcast.errors import CheckpointError, ConfigError
+from gridcast.training.checkpoints import CHECKPOINTS as CHECKPOINTS
 from gridcast.training.checkpoints import load_newest
 
-CHECKPOINTS = "checkpoints"
 _PLACE = "['network']['encoder']"
 
 

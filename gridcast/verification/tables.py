@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -82,6 +83,29 @@ def verdict(scores: xr.Dataset) -> str:
         f"The model's {word} is below every reference at {int(wins.sum())} of {leads.size} leads; "
         f"not below {'; '.join(unbeaten)}."
     )
+
+
+def as_plain(scores: xr.Dataset) -> dict[str, Any]:
+    """For JSON: every score by lead, of each forecast, and against each reference."""
+    leads = scores["lead"]
+    by_lead = {
+        str(name): {
+            str(of): one.sel({one.dims[0]: of}).values.tolist() for of in one[one.dims[0]].values
+        }
+        for name, one in scores.data_vars.items()
+        if one.dims in (("forecast", "lead"), ("reference", "lead"), ("reference", "lead", "bound"))
+    }
+    return {
+        "title": str(scores.attrs["title"]),
+        "source": str(scores.attrs["source"]),
+        "headline": headline(scores),
+        "units": {name: str(scores[name].attrs.get("units", "1")) for name in by_lead},
+        "step": str(leads.attrs["long_name"]).removeprefix(LEAD),
+        "leads": leads.values.tolist(),
+        "dates": int(scores["dates"].values[0]),
+        **by_lead,
+        "verdict": verdict(scores),
+    }
 
 
 def write_csv(scores: xr.Dataset, path: Path) -> None:
