@@ -1,10 +1,12 @@
 """Forecasts of gridded time series: NetCDF in, honest forecast out.
 
-The public names, each imported when it is first used: `import gridcast` itself is light.
+The public names, each imported when it is first used: `import gridcast` itself is light. With the
+first of them every xarray object has its `.gridcast` (`gridcast.accessor`).
 """
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
     from gridcast.experiment import evaluate, train
     from gridcast.exporting.directory import export_run
     from gridcast.exporting.loading import Exported, load_exported
+    from gridcast.forecaster import Forecaster
     from gridcast.grid import Grid
+    from gridcast.opening import open
     from gridcast.pretraining import pretrain
     from gridcast.run import Run
     from gridcast.sources.netcdf import open_frames
@@ -38,6 +42,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Exported",
+    "Forecaster",
     "Grid",
     "GridcastError",
     "Run",
@@ -49,6 +54,7 @@ __all__ = [
     "load_config",
     "load_exported",
     "load_run",
+    "open",
     "open_frames",
     "pretrain",
     "simulated_series",
@@ -59,6 +65,7 @@ __all__ = [
 _MODULES = {
     "Config": "gridcast.config",
     "Exported": "gridcast.exporting.loading",
+    "Forecaster": "gridcast.forecaster",
     "Grid": "gridcast.grid",
     "cross_validate": "gridcast.crossval",
     "Run": "gridcast.run",
@@ -66,6 +73,7 @@ _MODULES = {
     "export_run": "gridcast.exporting.directory",
     "load_config": "gridcast.config",
     "load_exported": "gridcast.exporting.loading",
+    "open": "gridcast.opening",
     "open_frames": "gridcast.sources.netcdf",
     "pretrain": "gridcast.pretraining",
     "simulated_series": "gridcast.sources.simulated",
@@ -83,8 +91,19 @@ def __getattr__(name: str) -> Any:
         return __getattr__("Run").load
     if name not in _MODULES:
         raise AttributeError(f"module 'gridcast' has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+    found = getattr(import_module(_MODULES[name]), name)
+    _register_accessor()
+    return found
+
+
+def _register_accessor() -> None:
+    """Give xarray objects their `.gridcast`, if anybody has any."""
+    if "xarray" in sys.modules:
+        import_module("gridcast.accessor")
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+_register_accessor()

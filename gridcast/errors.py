@@ -10,6 +10,10 @@ class GridcastError(Exception):
 
     exit_code = 2
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class ConfigError(GridcastError):
     """A configuration that cannot be run as written."""

@@ -11,10 +11,9 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from gridcast.plots import COLOURS, entitle, save, with_units
+from gridcast.plots import COLOURS, Picture, entitle, save, with_units
 from gridcast.timeaxis import label, season_fields
 from gridcast.verification.hindcast import MODEL
 
@@ -24,7 +23,12 @@ _OBSERVED = "#333333"
 
 
 def plot_forecast(observed: xr.DataArray, forecast: xr.Dataset, path: Path) -> None:
-    """Draw the first variable, from the last initial date, as PNG.
+    """The figure of `forecast_figure` as PNG."""
+    save(forecast_figure(forecast, observed), path)
+
+
+def forecast_figure(forecast: xr.Dataset, observed: xr.DataArray | None = None) -> Picture:
+    """Draw the first variable, from the last initial date.
 
     Values on a grid are maps: the last observed field, the forecast at the first and the longest
     lead, and the changes. Probabilities on a grid are maps of the lowest and the highest class
@@ -32,8 +36,9 @@ def plot_forecast(observed: xr.DataArray, forecast: xr.Dataset, path: Path) -> N
     observed one, probabilities are bars.
 
     Args:
-      observed: (time, lat, lon), the series of the first variable.
       forecast: as `Run.forecast` returns.
+      observed: (time, lat, lon), the series of the first variable; without it what it tells is
+        left out.
     """
     name = str(next(iter(forecast.data_vars)))
     field = forecast[name].isel(forecast_reference_time=-1)
@@ -41,17 +46,19 @@ def plot_forecast(observed: xr.DataArray, forecast: xr.Dataset, path: Path) -> N
     classes = "category" in field.dims
     if field.sizes["lat"] * field.sizes["lon"] == 1:
         series = field.isel(lat=0, lon=0)
-        history = observed.isel(lat=0, lon=0).sel(time=slice(None, initial))
-        figure = _bars(series) if classes else _curve(history, series)
+        known = None if observed is None else observed.isel(lat=0, lon=0)
+        figure = _bars(series) if classes else _curve(known, series, initial)
+    elif classes or observed is None:
+        figure = _odds_maps(field) if classes else _plain_maps(field)
     else:
-        figure = _odds_maps(field) if classes else _maps(observed.sel(time=initial), field)
+        figure = _maps(observed.sel(time=initial), field)
     subject = f"probabilities of {name.removesuffix('_probability')}" if classes else name
     title = f"forecast of {subject} from {date_of(initial, field)}"
-    entitle(figure, title, str(forecast.attrs["source"]))
-    save(figure, path)
+    entitle(figure, title, str(forecast.attrs.get("source", "")))
+    return figure
 
 
-def _maps(observed: xr.DataArray, field: xr.DataArray) -> Figure:
+def _maps(observed: xr.DataArray, field: xr.DataArray) -> Picture:
     """The observed field and the forecasts, below them the changes."""
     shown = _first_and_longest(field)
     changes = [one - observed.values for one in shown]
@@ -59,14 +66,14 @@ def _maps(observed: xr.DataArray, field: xr.DataArray) -> Figure:
     limits = tuple(np.nanpercentile(everything, [1, 99]))
     largest = np.abs(np.concatenate([one.values.ravel() for one in changes]))
     span = float(np.nanpercentile(largest, 99)) or 1.0
-    figure, panels = _map_panels(field, 2, 1 + len(shown))
+    figure, panels = map_panels(field, 2, 1 + len(shown))
     start = date_of(observed["time"].values[()], field)
     units = str(field.attrs.get("units", "1"))
-    _draw_map(panels[0, 0], observed, f"observed {start}", "viridis", limits)
+    draw_map(panels[0, 0], observed, f"observed {start}", "viridis", limits)
     panels[1, 0].axis("off")
     for (upper, lower), one, change in zip(panels.T[1:], shown, changes, strict=True):
-        image = _draw_map(upper, one, f"forecast for {_valid(one)}", "viridis", limits)
-        below = _draw_map(lower, change, f"forecast minus {start}", "RdBu_r", (-span, span))
+        image = draw_map(upper, one, f"forecast for {_valid(one)}", "viridis", limits)
+        below = draw_map(lower, change, f"forecast minus {start}", "RdBu_r", (-span, span))
     figure.colorbar(
         image, ax=panels[0].tolist(), label=with_units(str(field.name), units), shrink=0.9
     )
@@ -74,41 +81,58 @@ def _maps(observed: xr.DataArray, field: xr.DataArray) -> Figure:
     return figure
 
 
-def _odds_maps(field: xr.DataArray) -> Figure:
+def _plain_maps(field: xr.DataArray) -> Picture:
+    """The forecasts alone, the first and the longest lead."""
+    shown = _first_and_longest(field)
+    low, high = np.nanpercentile(np.stack([one.values for one in shown]), [1, 99])
+    figure, panels = map_panels(field, 1, len(shown))
+    for panel, one in zip(panels[0], shown, strict=True):
+        text = f"forecast for {_valid(one)}"
+        image = draw_map(panel, one, text, "viridis", (float(low), float(high)))
+    text = with_units(str(field.name), str(field.attrs.get("units", "1")))
+    figure.colorbar(image, ax=panels[0].tolist(), label=text, shrink=0.9)
+    return figure
+
+
+def _odds_maps(field: xr.DataArray) -> Picture:
     """A row for the highest and, of more than two classes, one for the lowest."""
     shown = _first_and_longest(field)
     rows = [-1] if field.sizes["category"] == 2 else [-1, 0]
-    figure, panels = _map_panels(field, len(rows), len(shown))
+    figure, panels = map_panels(field, len(rows), len(shown))
     for row, k in zip(panels, rows, strict=True):
         category = str(field["category"].values[k])
         for panel, one in zip(row, shown, strict=True):
             title = f"{category}, {_valid(one)}"
-            image = _draw_map(panel, one.isel(category=k), title, "YlGnBu", (0.0, 1.0))
+            image = draw_map(panel, one.isel(category=k), title, "YlGnBu", (0.0, 1.0))
         text = f"probability of {category}"
         figure.colorbar(image, ax=row.tolist(), label=text, shrink=0.9)
     return figure
 
 
-def _curve(history: xr.DataArray, series: xr.DataArray) -> Figure:
-    """Observed values by date, and the forecast that goes on from the last of them."""
-    last = history.isel(time=slice(-max(_HISTORY, 3 * series.size), None))
-    dates = on_axis(np.concatenate([last["time"].values, series["time"].values]))
-    values = np.concatenate([last.values, series.values])
-    now = last.size - 1
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
+def _curve(observed: xr.DataArray | None, series: xr.DataArray, initial: Any) -> Picture:
+    """The forecast; where they are given, it goes on from the observed values up to `initial`."""
+    dates, values = series["time"].values, series.values
+    figure = Picture(figsize=(9, 4.2), layout="constrained")
     panel = figure.subplots()
-    panel.axvline(dates[now], color="#999999", linewidth=0.8, linestyle=":")
-    observed = panel.plot(dates[: now + 1], values[: now + 1], color=_OBSERVED, linewidth=1.4)
-    ahead = panel.plot(
-        dates[now:],
-        values[now:],
+    if observed is not None:
+        past = observed.sel(time=slice(None, initial))
+        past = past.isel(time=slice(-max(_HISTORY, 3 * series.size), None))
+        before = on_axis(past["time"].values)
+        panel.axvline(before[-1], color="#999999", linewidth=0.8, linestyle=":")
+        panel.plot(before, past.values, color=_OBSERVED, linewidth=1.4, label="observed")
+        dates = np.concatenate([past["time"].values[-1:], dates])
+        values = np.concatenate([past.values[-1:], values])
+    panel.plot(
+        on_axis(dates),
+        values,
         color=COLOURS[MODEL],
         linewidth=2.2,
         marker="o",
         markersize=4,
-        markevery=slice(1, None),  # the first point is an observation
+        markevery=slice(0 if observed is None else 1, None),  # the first point is an observation
+        label="forecast",
     )
-    panel.legend([*observed, *ahead], ["observed", "forecast"], fontsize=9, frameon=False)
+    panel.legend(fontsize=9, frameon=False)
     locator = AutoDateLocator()
     panel.xaxis.set_major_locator(locator)
     panel.xaxis.set_major_formatter(ConciseDateFormatter(locator))
@@ -118,11 +142,11 @@ def _curve(history: xr.DataArray, series: xr.DataArray) -> Figure:
     return figure
 
 
-def _bars(series: xr.DataArray) -> Figure:
+def _bars(series: xr.DataArray) -> Picture:
     """For each lead the probabilities of the classes, the lowest at the bottom."""
     odds = series.transpose("category", "forecast_period").values
     leads = np.arange(1, odds.shape[1] + 1)
-    figure = Figure(figsize=(min(12.0, max(6.5, 2.5 + 0.55 * leads.size)), 4.4))
+    figure = Picture(figsize=(min(12.0, max(6.5, 2.5 + 0.55 * leads.size)), 4.4))
     figure.set_layout_engine("constrained")
     panel = figure.subplots()
     colours = mpl.colormaps["RdYlBu_r"](np.linspace(0.15, 0.85, len(odds)))
@@ -150,15 +174,17 @@ def _first_and_longest(field: xr.DataArray) -> list[xr.DataArray]:
     return [field.isel(forecast_period=k).assign_coords(lead=k + 1) for k in leads]
 
 
-def _map_panels(field: xr.DataArray, rows: int, columns: int) -> tuple[Figure, np.ndarray]:
-    """A figure with panels in the shape of the grid."""
+def map_panels(
+    field: xr.DataArray, rows: int, columns: int, scale: float = 1.0
+) -> tuple[Picture, np.ndarray]:
+    """A figure with panels in the shape of the grid, `scale` times as large as usual."""
     across = min(6.0, max(3.2, 2.6 * _shape(field)))
-    size = (columns * across, rows * 2.6 + 0.8)
-    figure = Figure(figsize=size, layout="constrained")
+    size = (columns * across * scale, rows * 2.6 * scale + 0.8)
+    figure = Picture(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _draw_map(
+def draw_map(
     panel: Axes, field: xr.DataArray, title: str, colours: str, limits: tuple[float, float]
 ) -> QuadMesh:
     image = panel.pcolormesh(

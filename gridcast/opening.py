@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
 from gridcast.config import Config
+from gridcast.config.bounds import Region
 from gridcast.config.data import MoreConfig, VariableConfig
 from gridcast.errors import ConfigError, DataError
 from gridcast.frames.fields import variables
@@ -26,6 +29,51 @@ IN_MEMORY = "(in memory)"
 Labelled = str | Path | list[str] | xr.Dataset | xr.DataArray
 SIMULATED_SEED = 0
 _log = logging.getLogger("gridcast")
+
+
+def open(
+    source: Labelled | Sequence[str | Path],
+    *,
+    variable: str | None = None,
+    region: Mapping[str, Any] | Region | None = None,
+) -> xr.DataArray:
+    """A series in memory, in canonical form, from wherever it is.
+
+    Args:
+      source: the name of a data set of the catalog, as `gridcast data list` tells; or as in
+        `open_frames`: a file, a list of files, a glob, a zarr store, labelled data, which are not
+        changed.
+      variable: needed where there are several series.
+      region: a box to cut out: {"lat": [-30, 30], "lon": [120, 290]}.
+
+    Returns:
+      float32 (time, lat, lon): time and latitude ascend, longitude is 0..360.
+
+    Raises:
+      ConfigError: `region` is no box.
+      DataError: the data are not found or cannot be used.
+
+    Example:
+      >>> import gridcast
+      >>> simulated, relief = gridcast.simulated_series("ocean", years=4, shape=(9, 18))
+      >>> sst = gridcast.open(simulated, region={"lat": [-30, 30]})
+      >>> sst.shape, round(float(sst.gridcast.anomaly((1950, 1953)).mean()), 3)
+      ((48, 3, 18), 0.0)
+    """
+    box = None
+    if region is not None:
+        try:
+            box = Region.model_validate(region)
+        except ValueError as error:
+            raise ConfigError(
+                f"region is no box: {region!r}\n"
+                "  expected: south < north and west < east in degrees, such as "
+                "{'lat': [-30, 30], 'lon': [120, 290]}"
+            ) from error
+    if isinstance(source, str) and source in catalog.catalog():
+        entry = catalog.entry(source)
+        source = [str(path) for path in catalog.locate(entry)]
+    return open_frames(source, variable=variable, region=box)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from itertools import product
 from pathlib import Path
@@ -26,6 +27,7 @@ COLOURS = {
     DAMPED_TRAILING: "#000000",
 }
 _OTHER = "#e69f00"
+_DPI = 110
 METRICS = {
     "rmse": "RMSE",
     "acc": "anomaly correlation",
@@ -34,9 +36,23 @@ METRICS = {
 }
 
 
+class Picture(Figure):
+    """A figure that notebooks show by themselves: without pyplot, which keeps figures alive."""
+
+    def _repr_png_(self) -> bytes:
+        png = io.BytesIO()
+        self.savefig(png, dpi=_DPI, format="png")
+        return png.getvalue()
+
+
 def plot_scores(scores: xr.Dataset, path: Path) -> None:
-    """The two main scores by lead, the model beside the references, as PNG."""
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    """The figure of `scores_figure` as PNG."""
+    save(scores_figure(scores), path)
+
+
+def scores_figure(scores: xr.Dataset) -> Picture:
+    """The two main scores by lead, the model beside the references."""
+    figure = Picture(figsize=(10, 4.2), layout="constrained")
     panels = figure.subplots(1, 2)
     step = scores["lead"].attrs["long_name"]
     for panel, metric, better in zip(panels, headline(scores), ("lower", "higher"), strict=True):
@@ -63,7 +79,7 @@ def plot_scores(scores: xr.Dataset, path: Path) -> None:
     panels[0].legend(handles[::-1], labels[::-1], fontsize=9, frameon=False)
     dates = int(scores["dates"].values[0])
     entitle(figure, f"{dates} verification dates", scores.attrs["source"])
-    save(figure, path)
+    return figure
 
 
 def plot_reliability(scores: xr.Dataset, path: Path) -> None:
@@ -132,4 +148,4 @@ def with_units(name: str, units: str) -> str:
 def save(figure: Figure, path: Path) -> None:
     """Write PNG, whole or not at all."""
     with drafted(path) as draft:
-        figure.savefig(draft, dpi=110, format="png")
+        figure.savefig(draft, dpi=_DPI, format="png")

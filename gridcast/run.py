@@ -28,6 +28,7 @@ from gridcast.models.window import Frozen
 from gridcast.opening import Data
 from gridcast.preparation import model_of, observed_frames
 from gridcast.references import REFERENCES
+from gridcast.reprs import run_card, run_text
 from gridcast.timeaxis import TimeAxis
 from gridcast.training.checkpoints import Checkpoint, fill, load_newest
 from gridcast.training.encoders import CHECKPOINTS
@@ -230,6 +231,12 @@ class Run:
             batch_size=config.train.batch_size,
             tiling=tiling,
         )
+
+    def __repr__(self) -> str:
+        return run_text(self.config, self.fields, self.origin, self.directory)
+
+    def _repr_html_(self) -> str:
+        return run_card(self.config, self.fields, self.origin, self.directory)
 
     @property
     def transform(self) -> FrameTransform:

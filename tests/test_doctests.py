@@ -9,7 +9,17 @@ import pytest
 
 import gridcast
 
-EXAMPLES = ("open_frames", "train", "load_run", "Run.forecast", "evaluate", "load_exported")
+ALONE = ("open_frames", "open", "train", "Forecaster")
+EXAMPLES = (
+    "open_frames",
+    "open",
+    "train",
+    "load_run",
+    "Run.forecast",
+    "evaluate",
+    "load_exported",
+    pytest.param("Forecaster", marks=pytest.mark.family),
+)
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +30,7 @@ def example_names() -> dict[str, object]:
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_example_of_each_public_function_runs(name, example_names):
-    if name not in ("open_frames", "train") and not example_names:
+    if name not in ALONE and not example_names:
         pytest.skip("goes on from the example of train, which did not run")
     found = gridcast
     for part in name.split("."):

@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "gridcast"
 ORDER = [
     [
         "errors",
+        "html",
         "drafts",
         "locks",
         "provenance",
@@ -34,9 +35,11 @@ ORDER = [
     ["training", "forecasting"],
     ["preparation", "verification"],
     ["resuming", "fitting", "matching", "output", "plots", "long_training"],
-    ["run", "forecast_plots"],
-    ["calibrating", "exporting", "report"],
+    ["forecast_plots", "reprs"],
+    ["run", "series_plots"],
+    ["calibrating", "exporting", "report", "accessor"],
     ["experiment"],
+    ["forecaster"],
     ["crossval", "pretraining", "simulation", "judging", "trials", "tuning"],
     ["run_list", "paired", "pairing", "doctor"],
     ["arguments", "commands_data", "commands_look", "commands_run", "cli"],

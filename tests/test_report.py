@@ -171,7 +171,7 @@ def test_what_a_file_says_is_text_and_nothing_else(copy, tmp_path, monkeypatch):
     assert EVIL in found.text
     assert "Side by side" in found.text
     # The control: without escaping the same names are found out.
-    monkeypatch.setattr("gridcast.report.html.escape", str)
+    monkeypatch.setattr("gridcast.html.escape", str)
     write_report([run], tmp_path / "open.html")
     with pytest.raises(AssertionError):
         assert_stands_alone(tmp_path / "open.html")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,35 @@ class Splits:
                 for name in ("train", "validation", "test")
             )
         )
+
+
+def by_years(axis: TimeAxis, window: int) -> SplitsConfig:
+    """Training, validation and test in whole calendar years, in this order, of all the dates.
+
+    Validation and test have 15 % of the years each, and at least the length of two windows.
+
+    Args:
+      window: steps of a window, inputs and leads.
+
+    Raises:
+      DataError: that leaves less for training than for the test.
+    """
+    years = np.unique(axis.dates[:, 0]).tolist()
+    a_year = axis.times.size / len(years)
+    held = max(round(0.15 * len(years)), math.ceil(2 * window / a_year))
+    if len(years) < 3 * held:
+        raise DataError(
+            f"{len(years)} year(s) of data are too few for training, and {held} each for "
+            f"validation and test\n  found: {label(axis.times[0])} to {label(axis.times[-1])}, "
+            f"windows of {window} steps\n"
+            "  fix: say which dates are which: splits={'train': [FIRST, LAST], ...}; or fewer "
+            "inputs and leads"
+        )
+    ends = {"train": years[: -2 * held], "validation": years[-2 * held : -held]}
+    ends["test"] = years[-held:]
+    return SplitsConfig.model_validate(
+        {name: [f"{part[0]:04d}", f"{part[-1]:04d}"] for name, part in ends.items()}
+    )
 
 
 def blocked_folds(axis: TimeAxis, config: SplitsConfig, folds: int, buffer: int) -> list[Splits]:

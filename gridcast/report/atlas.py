@@ -6,10 +6,10 @@ import numpy as np
 import xarray as xr
 
 from gridcast.forecast_plots import date_of
+from gridcast.html import Html, el, joined, table
 from gridcast.plots import with_units
 from gridcast.report.cases import Cases, anomalies, at_dates
 from gridcast.report.contents import Subject
-from gridcast.report.html import Html, el, joined, table
 from gridcast.report.maps import Colours, Frame
 from gridcast.report.sections import chosen_leads
 from gridcast.report.series import series_chart

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import StepPatch
 
+from gridcast.html import Html, el
 from gridcast.plots import COLOURS
-from gridcast.report.html import Html, el
 
 INK = "#010203"  # drawn in the colour of the text around the chart
 _SETTINGS: dict[Any, Any] = {

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from gridcast.grid import Grid
-from gridcast.report.html import Html, el
+from gridcast.html import Html, el
 
 _WIDE, _HIGH = 300.0, 300.0  # the most that a map takes, in pixels of its picture
 _LEFT, _TOP, _RIGHT, _BELOW = 32.0, 4.0, 16.0, 18.0

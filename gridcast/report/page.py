@@ -13,10 +13,10 @@ from pathlib import Path
 
 from gridcast.drafts import write_text
 from gridcast.errors import DataError
+from gridcast.html import Html, el, joined, table
 from gridcast.report import atlas, sections
 from gridcast.report.cases import cases
 from gridcast.report.contents import Contents, Subject, contents
-from gridcast.report.html import Html, el, joined, table
 from gridcast.report.maps import Frame
 from gridcast.report.pictures import comparison_charts
 from gridcast.verification.hindcast import MODEL

@@ -9,10 +9,10 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from gridcast.html import Html
 from gridcast.plots import METRICS, with_units
 from gridcast.report.charts import INK, chart, colour, of_run
 from gridcast.report.contents import Contents, Subject
-from gridcast.report.html import Html
 from gridcast.verification.hindcast import MODEL
 from gridcast.verification.tables import headline, title
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from gridcast.html import Html, el, joined, table
 from gridcast.report.cases import Cases
 from gridcast.report.contents import Subject
-from gridcast.report.html import Html, el, joined, table
 from gridcast.report.pictures import (
     certainty_charts,
     skill_charts,

@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
 from gridcast.forecast_plots import date_of, on_axis
+from gridcast.html import Html
 from gridcast.plots import with_units
 from gridcast.report.cases import Index
 from gridcast.report.charts import INK, chart, colour
 from gridcast.report.contents import Subject
-from gridcast.report.html import Html
 from gridcast.verification.hindcast import MODEL
 
 _PLUMES = 40

@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from gridcast.config.training import TrainConfig
 from gridcast.errors import TrainingError
@@ -203,11 +203,17 @@ def _bar(total: int, done: int) -> Iterator[_Bar]:
         bar.close()
 
 
+def _watched() -> bool:
+    """Whether somebody looks on: at a terminal, or in a notebook."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return sys.stderr.isatty() or "IPKernelApp" in getattr(shell, "config", {})
+
+
 class _Bar:
-    """A progress bar on a terminal, one plain line for each epoch elsewhere."""
+    """A progress bar on a terminal and in a notebook, one plain line for each epoch elsewhere."""
 
     def __init__(self, total: int, done: int):
-        self.inner = tqdm(total=total, initial=done, unit="step", disable=not sys.stderr.isatty())
+        self.inner = tqdm(total=total, initial=done, unit="step", disable=not _watched())
         self.update = self.inner.update
         self.close = self.inner.close
 
