@@ -13,8 +13,13 @@ from gridcast.config.bounds import NotNegative, Period, Positive, Region, Sectio
 class ClimatologyConfig(Section):
     """The seasonal cycle that anomalies are taken against, fitted on training dates only."""
 
-    kind: Literal["harmonics", "monthly", "mean"] = "harmonics"
-    harmonics: Annotated[int, Field(ge=1, le=6)] = 3
+    kind: Literal["harmonics", "monthly", "mean"] = Field(
+        default="harmonics",
+        description="waves of the year, the mean of each calendar month, or one mean",
+    )
+    harmonics: Annotated[int, Field(ge=1, le=6)] = Field(
+        default=3, description="waves a year, where kind is harmonics"
+    )
     trend: bool = Field(default=False, description="also fit a linear trend, and continue it")
     period: Period | None = Field(
         default=None, description="base period within the training dates; default: all of them"
@@ -78,14 +83,19 @@ class FramesConfig(Section):
     known: list[Literal["season", "insolation"]] = Field(
         default=["season"], description="what is known in advance of every date, as inputs"
     )
-    patches: PatchesConfig | None = None
+    patches: PatchesConfig | None = Field(
+        default=None, description="for grids too large to train on whole; default: the whole grid"
+    )
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
 
 
 class ClassesConfig(Section):
     """Classes of the target: terciles of each cell and month, or given thresholds."""
 
-    kind: Literal["terciles", "thresholds"] = "terciles"
+    kind: Literal["terciles", "thresholds"] = Field(
+        default="terciles",
+        description="thirds of the training years, or classes between thresholds",
+    )
     thresholds: list[float] = Field(
         default=[], description="ascending, in units of the variable; n of them make n + 1 classes"
     )

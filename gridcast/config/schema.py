@@ -43,7 +43,9 @@ class SplitsConfig(Section):
 class CrossvalConfig(Section):
     """Blocks of years left out in turn, for `gridcast crossval`."""
 
-    folds: Annotated[int, Field(ge=3)] = 5
+    folds: Annotated[int, Field(ge=3)] = Field(
+        default=5, description="blocks that the years are divided into"
+    )
     buffer: Positive | None = Field(
         default=None,
         description="steps left out on both sides of a block; default: inputs + leads",

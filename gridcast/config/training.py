@@ -13,8 +13,8 @@ from gridcast.config.models import Precision
 class TrainConfig(Section):
     """How the weights are found."""
 
-    epochs: Positive = 20
-    batch_size: Positive = 16
+    epochs: Positive = Field(default=20, description="passes over the training windows, at most")
+    batch_size: Positive = Field(default=16, description="windows of a step, and of a forecast")
     loss: (
         Literal["mse", "mae", "huber", "balanced_mse", "bernoulli_gamma", "crps", "mse_crps"] | None
     ) = Field(
@@ -22,7 +22,9 @@ class TrainConfig(Section):
         description="default: mse for values, cross-entropy for classes; crps and mse_crps "
         "forecast a mean and a standard deviation",
     )
-    learning_rate: Share = 1e-3
+    learning_rate: Share = Field(
+        default=1e-3, description="at its highest, after the warmup; it falls as a cosine"
+    )
     warmup: Fraction = Field(default=0.05, description="share of the steps in which the rate rises")
     weight_decay: NotNegative = Field(default=1e-4, description="decoupled from the gradient")
     l1: NotNegative = Field(
@@ -35,7 +37,9 @@ class TrainConfig(Section):
     patience: Positive = Field(
         default=5, description="epochs without a better validation before it stops"
     )
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        default=0, description="of first weights, order of windows, dropout and augmentation"
+    )
     members: Positive = Field(
         default=1, description="networks trained side by side, from seeds one apart, as one model"
     )
