@@ -69,7 +69,14 @@ def _keep_compiled() -> None:
         keep_compiled(cache_dir() / "compiled")
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
+def command_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    return _command_parser()[0]
+
+
+def _command_parser() -> tuple[
+    argparse.ArgumentParser, dict[Callable[..., None], argparse.ArgumentParser]
+]:
     parser = argparse.ArgumentParser(
         prog="gridcast", description="Forecasts of gridded time series: NetCDF in, forecast out."
     )
@@ -79,6 +86,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     commands_run.add(commands)
     commands_look.add(commands)
     commands_data.add(commands)
+    return parser, of_config
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser, of_config = _command_parser()
     arguments, rest = parser.parse_known_args(argv)
     # argparse closes the list of overrides at the first option: those after it come back here.
     if hasattr(arguments, "overrides"):

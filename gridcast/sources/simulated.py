@@ -61,10 +61,10 @@ def simulated_series(
       seed: of the planet and of its weather, 0 or larger.
 
     Returns:
-      series: `sst` (degC, NaN on land) or `precip` (mm day-1, every cell), float32 (time, lat,
-        lon), monthly from 1950-01, each month stamped on its first day. The attribute `source`
-        says that it is simulated, how and from which seed.
-      elevation: m, float32 (lat, lon), negative at sea.
+      The series, `sst` (degC, NaN on land) or `precip` (mm day-1, every cell), float32 (time, lat,
+      lon), monthly from 1950-01, each month stamped on its first day; its attribute `source` says
+      that it is simulated, how and from which seed. Then the elevation in m, float32 (lat, lon),
+      negative at sea.
 
     Raises:
       DataError: an argument outside these bounds.
