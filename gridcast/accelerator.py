@@ -21,11 +21,27 @@ def each_member(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` over the leading member axis of its arguments, inside one compiled call.
 
     Accelerators compute all members at once. On a CPU one follows the other: kernels that differ
-    within a batch become grouped convolutions there, which are slow.
+    within a batch become grouped convolutions there, which are slow. So it is where devices share a
+    batch: mapped weights would make them gather it.
     """
-    if jax.default_backend() != "cpu":
+    if jax.default_backend() != "cpu" and all(shards(axis) == 1 for axis in ("data", "lat", "lon")):
         return jax.vmap(function)
     return lambda *stacked: jax.lax.map(lambda one: function(*one), stacked)
+
+
+def shards(axis: str) -> int:
+    """Parts, each on a device of its own, of an axis of what is being traced: data, lat or lon.
+
+    1 on a single device, and inside `jax.shard_map`, where what is traced is one part.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    return mesh.shape[axis] if kinds.get(axis) == jax.sharding.AxisType.Auto else 1
+
+
+def space_is_shared() -> bool:
+    """Whether devices hold parts of the grid."""
+    return shards("lat") * shards("lon") > 1
 
 
 @cache

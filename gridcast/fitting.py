@@ -25,6 +25,7 @@ from gridcast.training import checkpoints, loop
 from gridcast.training.batches import member_seed
 from gridcast.training.encoders import CHECKPOINTS
 from gridcast.training.fine_tuning import weights_of
+from gridcast.training.parallel import layout_of
 from gridcast.training.series import DeviceSeries
 from gridcast.training.state import Weights, make_optimizer
 from gridcast.training.step import Stepper
@@ -53,6 +54,8 @@ def compile_setup(
             f"train.accumulate: {parts} parts of a batch, found {windows} windows to train on, "
             f"less than a batch\n  fix: a train.accumulate that divides {windows}"
         )
+    shape, whole = setup.fields.inputs[0].grid.shape, setup.fields.whole
+    layout = layout_of(config, shape, coarsening(config), windows // parts, whole=whole)
     stepper = Stepper(
         graph,
         nnx.merge_state(frozen, rest),
@@ -72,13 +75,15 @@ def compile_setup(
         members=config.train.members,
         average=config.train.average,
         parts=parts,
+        layout=layout,
     )
     factors = [variable.weight for variable in variables(config)[: len(setup.fields.targets)]]
     weight = jnp.asarray(setup.fields.weight * np.array(factors), jnp.float32)
     unit = jnp.ones((config.frames.leads, weight.shape[-1]), jnp.float32)
-    series = DeviceSeries(_on_device(setup.arrays), weight, unit)
+    series = layout.put(DeviceSeries(setup.arrays, weight, unit), "series")
     if loss_name(setup) != AMOUNTS:  # a log likelihood has no zero to be relative to
-        series = series._replace(scale=_reference_loss(stepper, series, weights, setup))
+        scale = layout.put(_reference_loss(stepper, series, weights, setup), "same")
+        series = series._replace(scale=scale)
     return stepper, series, weights, frozen
 
 
@@ -98,10 +103,6 @@ def loss_name(setup: Setup) -> str:
     if setup.fields.classes is not None:
         return "cross_entropy"
     return setup.config.train.loss or "mse"
-
-
-def _on_device(arrays: Any) -> Any:
-    return type(arrays)(*(None if a is None else jnp.asarray(a) for a in arrays))
 
 
 def _reference_loss(stepper: Stepper, series: DeviceSeries, weights: Weights, setup: Setup) -> Any:

@@ -35,7 +35,9 @@ def resumed(setup: Setup, stepper: Stepper, weights: Weights, directory: Path) -
     same = json.loads(setup.config.model_dump_json())
     # As this version reads them: settings that came later had their defaults.
     was = json.loads(config_from_dict(saved.about["config"]).model_dump_json())
-    changed = [key for key in same if key != "output" and same[key] != was[key]]
+    # Neither the folder nor the devices decide what is learned.
+    compared = [key for key in same if key not in ("output", "parallel")]
+    changed = [key for key in compared if same[key] != was[key]]
     if changed:
         raise ConfigError(
             f"{directory} was trained with other settings in: {', '.join(changed)}\n"
@@ -61,7 +63,9 @@ def resumed(setup: Setup, stepper: Stepper, weights: Weights, directory: Path) -
     )
     _log.info("resumed at step %d", saved.step)
     best = checkpoints.fill(weights, saved.arrays["best"])
-    return loop.Fit(state, best, loop.Progress(**saved.about["position"]))
+    return loop.Fit(
+        stepper.layout.put(state, "state"), best, loop.Progress(**saved.about["position"])
+    )
 
 
 def checkpoint_of(

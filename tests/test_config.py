@@ -264,6 +264,14 @@ CONTRADICTIONS = [
         {"data": {"more": [{"name": "soda-ssh", "mean_over": BOX}]}},
         "mean_over goes with data.mean_over",
     ),
+    ({"parallel": {"lat": 2}, "model": {"name": "series"}}, "found model.name: series"),
+    ({"parallel": {"lat": 2}, "frames": {"patches": {"size": [32, 32]}}}, "the whole grid as it"),
+    ({"parallel": {"lon": 2}, "target": {"mean_over": BOX}}, "a mean over a box has none"),
+    ({"parallel": {"lon": 2}, "model": {"base": "analogues"}}, "analogues needs whole frames"),
+    (
+        {"parallel": {"lat": 2}, "model": {"name": "cnn_lstm", "latent": None}},
+        "a number for model.latent",
+    ),
 ]
 
 

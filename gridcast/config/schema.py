@@ -15,8 +15,14 @@ from gridcast.config.bounds import (
 )
 from gridcast.config.data import DataConfig, StaticConfig
 from gridcast.config.frames import FramesConfig, TargetConfig
-from gridcast.config.models import ConvSeq2SeqConfig, ModelConfig, ReferenceModelConfig
-from gridcast.config.training import TrainConfig
+from gridcast.config.models import (
+    CnnLstmConfig,
+    ConvLstmConfig,
+    ConvSeq2SeqConfig,
+    ModelConfig,
+    ReferenceModelConfig,
+)
+from gridcast.config.training import ParallelConfig, TrainConfig
 from gridcast.config.tuning import TuneConfig
 
 
@@ -92,6 +98,7 @@ class Config(Section):
     splits: SplitsConfig
     model: ModelConfig
     train: TrainConfig = Field(default_factory=TrainConfig)
+    parallel: ParallelConfig = Field(default_factory=ParallelConfig)
     crossval: CrossvalConfig = Field(default_factory=CrossvalConfig)
     tune: TuneConfig = Field(default_factory=TuneConfig)
     verification: VerificationConfig = Field(default_factory=VerificationConfig)
@@ -118,6 +125,7 @@ def _contradictions(config: Config) -> list[tuple[bool, str]]:
     classes, amounts = target.classes is not None, train.loss == "bernoulli_gamma"
     normal = train.loss in ("crps", "mse_crps")
     augmented = frames.augment.roll or frames.augment.flip
+    space = config.parallel.spatial
     untrained = isinstance(model, ReferenceModelConfig)
     forecast = [config.data, *(variable for variable in config.data.more if variable.target)]
     return [
@@ -201,6 +209,31 @@ def _contradictions(config: Config) -> list[tuple[bool, str]]:
             and config.data.mean_over is not None,
             "data.mean_over leaves one cell: nothing to roll, flip or cut\n  fix: leave out "
             "frames.patches and frames.augment",
+        ),
+        (
+            space and not isinstance(model, ConvLstmConfig | ConvSeq2SeqConfig | CnnLstmConfig),
+            f"parallel.lat and lon share the grid of a network over it, found model.name: "
+            f"{model.name}\n  fix: parallel.data, or conv_lstm or cnn_lstm",
+        ),
+        (
+            space and bool(frames.patches or augmented),
+            "parallel.lat and lon share the whole grid as it is\n  fix: parallel.data, or no "
+            "frames.patches, frames.augment.roll or flip",
+        ),
+        (
+            space and bool(target.mean_over or config.data.mean_over),
+            "parallel.lat and lon share a grid, and a mean over a box has none\n  fix: "
+            "parallel.data, or no mean_over",
+        ),
+        (
+            space and isinstance(model, CnnLstmConfig) and model.latent is None,
+            "parallel.lat and lon: no device has a whole frame, which model.latent: null hands on\n"
+            "  fix: parallel.data, or a number for model.latent",
+        ),
+        (
+            space and model.base == "analogues",
+            "parallel.lat and lon: model.base: analogues needs whole frames\n  fix: parallel.data, "
+            "or another model.base",
         ),
         (
             any(m.mean_over for m in config.data.more) and config.data.mean_over is None,

@@ -1,4 +1,4 @@
-"""Settings of training."""
+"""Settings of training, and of the devices that it is spread over."""
 
 from __future__ import annotations
 
@@ -72,3 +72,21 @@ class TrainConfig(Section):
                 f"batch_size {self.batch_size}"
             )
         return self
+
+
+class ParallelConfig(Section):
+    """The devices that share a training. They change the time and memory it takes, nothing else."""
+
+    data: Positive | Literal["auto"] = Field(
+        default="auto",
+        description="devices that share each batch, or the members; auto: all, one for each window "
+        "of a batch at most",
+    )
+    lat: Positive = Field(
+        default=1, description="bands of latitudes, each on devices of its own, for large grids"
+    )
+    lon: Positive = Field(default=1, description="and sectors of longitudes")
+
+    @property
+    def spatial(self) -> bool:
+        return self.lat * self.lon > 1

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from gridcast.accelerator import shards
 from gridcast.models.layers import bias_gradient, conv2d, frame_gradient, kernel_gradient
 
 State = tuple[Float[Array, "batch lat lon hidden"], Float[Array, "batch lat lon hidden"]]
@@ -106,11 +107,17 @@ def _backward(update: Update, wraps: bool, saved: Any, gradients: Any) -> Any:
     (_, to_rest), to_driven = jax.lax.scan(
         step, (to_last, none), (to_h, driven, (before, c), present), reverse=True
     )
-    read, to_driven = (
-        x.reshape(-1, *x.shape[2:]) for x in (jnp.concatenate([frames, before], axis=-1), to_driven)
-    )
+    read = jnp.concatenate([frames, before], axis=-1)
+    if batch_first := shards("data") > 1:
+        # Of two axes that become one only the first may be shared by devices.
+        read, to_driven = (jnp.moveaxis(x, 1, 0) for x in (read, to_driven))
+    ahead = to_driven.shape[:2]
+    read, to_driven = (x.reshape(-1, *x.shape[2:]) for x in (read, to_driven))
     to_kernel = kernel_gradient(read, to_driven, kernel, wraps)
-    to_frames = frame_gradient(to_driven, kernel[:, :, :channels], wraps).reshape(frames.shape)
+    to_frames = frame_gradient(to_driven, kernel[:, :, :channels], wraps)
+    to_frames = to_frames.reshape(*ahead, *frames.shape[2:])
+    if batch_first:
+        to_frames = jnp.moveaxis(to_frames, 1, 0)
     return to_kernel, bias_gradient(to_driven), to_rest, to_frames, None
 
 

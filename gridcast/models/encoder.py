@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from gridcast.accelerator import space_is_shared
 from gridcast.config.models import CnnLstmConfig
 from gridcast.models.batch_norm import FRAMES, BatchNorm, Moments
 from gridcast.models.layers import Dense, GridConv, segment, space_to_depth
@@ -118,8 +119,8 @@ class Encoder(nnx.Module):
                 features.append(frame)
             if moments is not None:
                 found.append(moments)
-        vector = frame.reshape(-1)
-        return vector if self.dense is None else self.dense(vector), features, found
+        vector = frame.reshape(-1) if self.dense is None else self.dense.of_field(frame)
+        return vector, features, found
 
 
 def encode_frames(
@@ -198,8 +199,10 @@ class Decoder(nnx.Module):
         self, vector: Float[Array, "batch vector"], seen: list[Array] | None = None
     ) -> Float[Array, "batch lat lon out"]:
         """The fields. `seen`: the last frame and its features, from fine to coarse."""
-        x = nnx.relu(self.start(vector))
-        x = x.reshape(len(x), *self.shapes[-1], -1)
+        if space_is_shared():
+            x = nnx.relu(self.start.to_field(vector, self.shapes[-1]))
+        else:
+            x = nnx.relu(self.start(vector)).reshape(len(vector), *self.shapes[-1], -1)
 
         def beside_seen(x: Array, scale: int) -> Array:
             return x if seen is None else jnp.concatenate([x, seen[-1 - scale]], axis=-1)

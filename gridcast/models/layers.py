@@ -12,9 +12,11 @@ from flax import nnx
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float
 
+from gridcast.accelerator import shards, space_is_shared
+from gridcast.models.edges import Margins, pad_grid, with_edges
+
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 CELLS_AT_A_TIME = 50_000
-Margins = tuple[tuple[int, int], tuple[int, int]]
 
 
 def _convolve(x: Array, kernel: Array, padding: Margins) -> Array:
@@ -38,8 +40,7 @@ def conv2d(
 
 
 def _conv2d_plain(x: Array, kernel: Array, bias: Array, wraps: bool) -> Array:
-    x, margins = _with_edges(x, kernel, wraps)
-    return _convolve(x, kernel, margins) + bias
+    return with_edges(_convolve, x, kernel, kernel.shape[:2], wraps) + bias
 
 
 def _conv2d_forward(
@@ -70,8 +71,7 @@ def frame_gradient(
 ) -> Float[Array, "batch lat lon channel"]:
     """What a gradient of `conv2d` is for its input: a convolution with the kernel turned round."""
     turned = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
-    gradient, margins = _with_edges(gradient, kernel, wraps, turned=True)
-    return _convolve(gradient, turned, margins)
+    return with_edges(_convolve, gradient, turned, kernel.shape[:2], wraps, turned=True)
 
 
 def kernel_gradient(
@@ -84,14 +84,17 @@ def kernel_gradient(
 
     On a CPU some frames at a time: a convolution whose sum runs over more cells is slower there.
     """
-    x, margins = _with_edges(x, kernel, wraps)
+    of = functools.partial(_kernel_gradient, kernel.shape)
+    return with_edges(of, x, gradient, kernel.shape[:2], wraps, of_cells=False)
 
+
+def _kernel_gradient(kernel: tuple[int, ...], x: Array, gradient: Array, margins: Margins) -> Array:
     def of(x: Array, gradient: Array) -> Array:
         turned = _convolve(x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3), margins)
         return turned.transpose(1, 2, 0, 3)
 
     parts = min(len(gradient), -(-gradient[..., 0].size // CELLS_AT_A_TIME))
-    if parts == 1 or jax.default_backend() != "cpu":
+    if parts == 1 or shards("data") > 1 or jax.default_backend() != "cpu":
         return of(x, gradient)
     rest = -len(x) % parts
 
@@ -100,31 +103,18 @@ def kernel_gradient(
             y = jnp.concatenate([y, jnp.zeros((rest, *y.shape[1:]), y.dtype)])
         return y.reshape(parts, -1, *y.shape[1:])
 
-    parted = (part(x), part(gradient))
-    total, _ = jax.lax.scan(
-        lambda total, some: (total + of(*some), None), jnp.zeros_like(kernel), parted
-    )
+    parted, none = (part(x), part(gradient)), jnp.zeros(kernel, x.dtype)
+    total, _ = jax.lax.scan(lambda total, some: (total + of(*some), None), none, parted)
     return total
 
 
 def bias_gradient(gradient: Float[Array, "batch lat lon out"]) -> Float[Array, " out"]:
     """And for its bias: a product with ones, several times as fast as a sum on a CPU."""
+    if space_is_shared():  # what devices share cannot become one axis
+        ones = jnp.ones(gradient.shape[:-1], gradient.dtype)
+        return jnp.tensordot(ones, gradient, 3, precision="highest")
     rows = gradient.reshape(-1, gradient.shape[-1])
     return jnp.matmul(jnp.ones(len(rows), rows.dtype), rows, precision="highest")
-
-
-def _with_edges(
-    x: Array, kernel: Array, wraps: bool, *, turned: bool = False
-) -> tuple[Array, Margins]:
-    """The input with what lies across the seam, and the zeros that go round it."""
-
-    def beyond(n: int) -> tuple[int, int]:
-        return (n // 2, (n - 1) // 2) if turned else ((n - 1) // 2, n // 2)
-
-    lat, lon = beyond(kernel.shape[0]), beyond(kernel.shape[1])
-    if not wraps:
-        return x, (lat, lon)
-    return pad_grid(x, (0, 0), lon, wraps=True), (lat, (0, 0))
 
 
 @functools.cache
@@ -152,22 +142,6 @@ def conv2d_frame(wraps: bool) -> Callable[[Array, Array, Array], Array]:
         return conv2d(x, kernel, bias, wraps), True
 
     return convolve
-
-
-def pad_grid(
-    x: Float[Array, "*batch lat lon channel"],
-    lat: tuple[int, int],
-    lon: tuple[int, int],
-    *,
-    wraps: bool,
-) -> Float[Array, "*batch lat_padded lon_padded channel"]:
-    """Zeros beyond the first and last latitude; the other side of the seam where longitude wraps.
-
-    A periodic grid narrower than the margin is repeated as often as it takes.
-    """
-    batch = [(0, 0)] * (x.ndim - 3)
-    x = jnp.pad(x, [*batch, (0, 0), lon, (0, 0)], mode="wrap" if wraps else "constant")
-    return jnp.pad(x, [*batch, lat, (0, 0), (0, 0)])
 
 
 class GridConv(nnx.Module):
@@ -205,6 +179,21 @@ class Dense(nnx.Linear):
     def __call__(self, x: Float[Array, "*batch feature"]) -> Array:
         y = x @ self.kernel[...].astype(x.dtype)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+    def of_field(self, field: Float[Array, "*batch lat lon channel"]) -> Array:
+        """Of all numbers of a field; they become one vector only where one device has them all."""
+        if not space_is_shared():
+            return self(field.reshape(*field.shape[:-3], -1))
+        kernel = self.kernel[...].astype(field.dtype).reshape(*field.shape[-3:], -1)
+        y = jnp.tensordot(field, kernel, 3)
+        return y if self.bias is None else y + self.bias[...].astype(y.dtype)
+
+    def to_field(
+        self, x: Float[Array, "batch feature"], shape: tuple[int, int]
+    ) -> Float[Array, "batch lat lon channel"]:
+        """A field of `shape` = (lat, lon), of which each device makes its part."""
+        y = jnp.tensordot(x, self.kernel[...].astype(x.dtype).reshape(x.shape[-1], *shape, -1), 1)
+        return y if self.bias is None else y + self.bias[...].astype(y.dtype).reshape(y.shape[1:])
 
 
 def space_to_depth(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gridcast.models.layers import pad_grid
+from gridcast.models.edges import pad_grid
 
 Pooling = Literal["max", "mean", "stride"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -138,3 +139,11 @@ def masked_mean(
     total = jnp.where(counted, weight[:, None], 0.0).sum(axis=(1, 2, 3, 4))
     weighted = (cells * weight[:, None]).sum(axis=(2, 3)) / scale
     return weighted.sum(axis=(1, 2)) / jnp.where(total > 0, total, 1.0)
+
+
+def penalty(params: Any, l1: float, l2: float) -> Float[Array, ""] | float:
+    """`l1` and `l2` times the sums of absolute and squared weights; biases and norms are free."""
+    if not l1 and not l2:
+        return 0.0
+    leaves = [p for p in jax.tree.leaves(params) if p.ndim > 1]
+    return sum(l1 * jnp.abs(p).sum() + l2 * (p**2).sum() for p in leaves)

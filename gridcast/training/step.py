@@ -13,14 +13,14 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from gridcast.accelerator import each_member, jit
 from gridcast.frames.places import Place, take, take_rows, take_static
 from gridcast.frames.windows import Trailing
 from gridcast.models import Inputs
 from gridcast.models.members import joint_outputs
 from gridcast.training.batches import member_seed
 from gridcast.training.gradients import Batch, gradient_of
-from gridcast.training.losses import LOSSES, masked_mean
+from gridcast.training.losses import LOSSES, masked_mean, penalty
+from gridcast.training.parallel import ONE_DEVICE, Layout, everywhere, mean_of, spread
 from gridcast.training.series import DeviceSeries
 from gridcast.training.state import TrainState, Weights, finite, moved_average
 
@@ -45,6 +45,7 @@ class Stepper:
       average: decay of the moving average of the weights; 0: none.
       parts: of a batch, computed one after the other; gradients are those of the whole, except
         that batch norms take their moments over each part.
+      layout: of what lies on which device.
     """
 
     graph: nnx.GraphDef
@@ -65,26 +66,29 @@ class Stepper:
     members: int = 1
     average: float = 0.0
     parts: int = 1
+    layout: Layout = ONE_DEVICE
 
     @cached_property
     def run(self) -> Callable[..., tuple[TrainState, Array]]:
         """`_run`, compiled; the state that is handed in is given away."""
-        return jit(self._run, donate_argnums=0)
+        given = "state series same same same"
+        return self.layout.jit(self._run, given, "state same", donate_argnums=0)
 
     @cached_property
     def losses(self) -> Callable[..., Array]:
         """`_losses`, compiled."""
-        return jit(self._losses)
+        return self.layout.jit(self._losses, "weights series same", "same")
 
     @cached_property
     def reference_losses(self) -> Callable[..., Array]:
         """`_reference_losses`, compiled."""
-        return jit(self._reference_losses)
+        return self.layout.jit(self._reference_losses, "weights series same", "same same")
 
     def start(self, weights: Weights) -> TrainState:
         init = self.optimizer.init if self.members == 1 else jax.vmap(self.optimizer.init)
         average = jax.tree.map(jnp.copy, weights) if self.average else None
-        return TrainState(*weights, init(weights.params), jnp.zeros((), jnp.int32), average)
+        state = TrainState(*weights, init(weights.params), jnp.zeros((), jnp.int32), average)
+        return self.layout.put(state, "state")
 
     def _batch(
         self, series: DeviceSeries, initial: Array, key: Array | None, rate: Array | float
@@ -157,26 +161,27 @@ class Stepper:
         from which anything comes that is not finite changes nothing and is not finite in the log.
         """
 
-        def one(state: TrainState, batches: Array, seed: Array | int) -> tuple[TrainState, Array]:
-            return self._run_member(state, series, batches, first, last, jax.random.key(seed))
-
+        same = series, first, last
         if self.members == 1:
-            return one(state, batches, self.seed)
+            return self._run_member(state, batches, self.seed, *same)
         seeds = [member_seed(self.seed, member) for member in range(self.members)]
         # All members have taken as many steps.
         each = state._replace(step=jnp.full(self.members, state.step))
-        each, log = each_member(one)(each, batches, jnp.array(seeds, jnp.uint32))
+        one = self.layout.each_member(self._run_member, *same)
+        each, log = one(each, batches, jnp.array(seeds, jnp.uint32))
         return each._replace(step=each.step[0]), log.mean(axis=0)
 
     def _run_member(
         self,
         state: TrainState,
-        series: DeviceSeries,
         batches: Int[Array, "step batch"],
+        seed: Array | int,
+        series: DeviceSeries,
         first: Int[Array, ""],
         last: Int[Array, ""],
-        root: Array,
     ) -> tuple[TrainState, Float[Array, "step logged"]]:
+        root = jax.random.key(seed)
+
         def one(i: Array, carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
             state, log = carry
             key = jax.random.fold_in(root, state.step)
@@ -184,13 +189,15 @@ class Stepper:
 
             def objective(params: Any, statistics: Any, part: Batch) -> tuple[Array, Any]:
                 weights = Weights(params, statistics)
-                loss, statistics = self._loss(weights, series, part.initial, part.key, rate)
-                return loss.mean() + self._penalty(params), statistics
+                initial = spread(part.initial)
+                loss, statistics = self._loss(weights, series, initial, part.key, rate)
+                return mean_of(loss, part.initial.size) + penalty(params, *self.penalty), statistics
 
             batch = Batch(batches[i], key)
             loss, statistics, gradient = gradient_of(
                 objective, state.params, state.statistics, batch, self.parts
             )
+            gradient = everywhere(gradient)
             updates, optimizer = self.optimizer.update(gradient, state.optimizer, state.params)
             params = optax.apply_updates(state.params, updates)
             norms = (optax.tree.norm(tree) for tree in (gradient, params, updates))
@@ -210,24 +217,19 @@ class Stepper:
         log = jnp.full((batches.shape[0], len(LOGGED)), jnp.nan)
         return jax.lax.fori_loop(first, last, one, (state, log))
 
-    def _penalty(self, params: Any) -> Array | float:
-        """On weights; biases and norms are free."""
-        l1, l2 = self.penalty
-        if not l1 and not l2:
-            return 0.0
-        leaves = [p for p in jax.tree.leaves(params) if p.ndim > 1]
-        return sum(l1 * jnp.abs(p).sum() + l2 * (p**2).sum() for p in leaves)
-
     def _losses(
         self, weights: Weights, series: DeviceSeries, batches: Int[Array, "step batch"]
     ) -> Float[Array, "step batch"]:
         """The loss of each window, without dropout; of members, that of their joint forecast."""
 
+        weights = everywhere(weights)
+
         def of(initial: Array) -> Array:
-            inputs, targets, weight = self._batch(series, initial, None, 0.0)
+            inputs, targets, weight = self._batch(series, spread(initial), None, 0.0)
             outputs, _ = joint_outputs(self.graph, self.fixed, weights, inputs, self.members)
             loss = LOSSES[self.loss]
-            return masked_mean(loss, outputs, targets, weight, series.scale, gaps=self.gaps)
+            each = masked_mean(loss, outputs, targets, weight, series.scale, gaps=self.gaps)
+            return each[: initial.size]
 
         return jax.lax.map(of, batches)
 
