@@ -31,7 +31,7 @@ ORDER = [
     ["opening", "labelling", "references", "models"],
     ["training", "forecasting"],
     ["preparation", "verification"],
-    ["resuming", "fitting", "matching", "output", "plots", "long_training"],
+    ["resuming", "fitting", "matching", "output", "plots", "long_training", "storing"],
     ["run", "forecast_plots"],
     ["calibrating", "exporting", "report"],
     ["experiment"],
