@@ -1,4 +1,4 @@
-"""`gridcast data`: list the catalog, get data sets, simulate data."""
+"""`gridcast data`: list the catalog, get data sets, prepare a store, simulate data."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from gridcast.printing import strict_json, table
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    """Add `data list`, `data get` and `data simulate` to the commands."""
+    """Add `data list`, `get`, `prepare` and `simulate` to the commands."""
     parser = commands.add_parser(
         "data",
-        help="list, get and simulate data sets",
-        description="List, get and simulate data sets.",
+        help="list, get, prepare and simulate data sets",
+        description="List, get, prepare and simulate data sets.",
     )
     actions = parser.add_subparsers(required=True, metavar="ACTION")
 
@@ -25,6 +25,23 @@ def add(commands: argparse._SubParsersAction) -> None:
     getting = actions.add_parser("get", help="download data sets into the cache")
     getting.add_argument("names", metavar="NAME", nargs="+", help="as in `gridcast data list`")
     getting.set_defaults(run=_get)
+
+    preparing = actions.add_parser(
+        "prepare",
+        help="write the series of a config as a store that training streams from",
+        description="Write the series of a config as a store for frames.storage: stream. Run again "
+        "after an interruption, it goes on.",
+    )
+    preparing.add_argument("config", metavar="CONFIG", help="YAML file of the experiment")
+    preparing.add_argument(
+        "overrides",
+        metavar="section.key=value",
+        nargs="*",
+        default=[],
+        help="settings in place of those of the file",
+    )
+    preparing.add_argument("--output", metavar="STORE", help="default: runs/NAME.zarr")
+    preparing.set_defaults(run=_prepare)
 
     simulating = actions.add_parser(
         "simulate",
@@ -107,6 +124,16 @@ def _get(arguments: argparse.Namespace) -> None:
         for path in get(dataset):
             print(path)
         print(f"  cite: {dataset.citation}\n  licence: {dataset.licence}")
+
+
+def _prepare(arguments: argparse.Namespace) -> None:
+    from gridcast.config import load_config
+    from gridcast.storing import prepare_store
+
+    config = load_config(arguments.config, arguments.overrides)
+    path = Path(arguments.output or f"runs/{Path(arguments.config).stem}.zarr")
+    prepare_store(config, path)
+    print(f"gridcast train {arguments.config} data.path={path} frames.storage=stream")
 
 
 def _simulate(arguments: argparse.Namespace) -> None:

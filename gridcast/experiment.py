@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import xarray as xr
 from flax import nnx
 
@@ -29,6 +28,7 @@ from gridcast.report.page import report_run
 from gridcast.run import Run
 from gridcast.sources.netcdf import write_netcdf
 from gridcast.timeaxis import label
+from gridcast.training.loop import STEPS_PER_CALL
 from gridcast.verification.tables import table, verdict, write_csv
 
 _log = logging.getLogger("gridcast")
@@ -120,8 +120,8 @@ def dry_run(config: Config) -> str:
     setup = prepare(config, open_source(config))
     stepper, series, weights, _ = compile_setup(setup)
     state = jax.eval_shape(stepper.start, weights)
-    order = jax.ShapeDtypeStruct(setup.epoch(0).shape, np.int32)
-    memory = stepper.run.lower(state, series, order, 0, 1).compile().memory_analysis()  # type: ignore
+    part = next(series.stretches(setup.epoch(0), 0, STEPS_PER_CALL))
+    memory = stepper.run.lower(state, part.series, part.batches, 0, 1).compile().memory_analysis()  # type: ignore
     used = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
     lines = [_describe(setup), f"memory: {used / 2**20:.0f} MiB on the device while training"]
     lines.append(f"would write to {config.output.directory}; nothing was written")

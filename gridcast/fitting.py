@@ -16,6 +16,7 @@ from gridcast.config.models import ReferenceModelConfig
 from gridcast.errors import ConfigError
 from gridcast.frames.fields import AMOUNTS, variables
 from gridcast.frames.places import random_place
+from gridcast.frames.streamed import StreamedFrames
 from gridcast.models import ForecastModel
 from gridcast.models.members import stacked
 from gridcast.models.window import Frozen
@@ -29,12 +30,13 @@ from gridcast.training.parallel import layout_of
 from gridcast.training.series import DeviceSeries
 from gridcast.training.state import Weights, make_optimizer
 from gridcast.training.step import Stepper
+from gridcast.training.streaming import StreamedSeries
 
 
 def compile_setup(
     setup: Setup, model: ForecastModel | None = None, *, first: int = 1
-) -> tuple[Stepper, DeviceSeries, Weights, Any]:
-    """The compiled step, the data on the device, the first weights, and the frozen ones.
+) -> tuple[Stepper, loop.Series, Weights, Any]:
+    """The compiled step, the data, on the device or on their way, the first and frozen weights.
 
     Args:
       model: in place of the configured one, and of all members.
@@ -80,7 +82,11 @@ def compile_setup(
     factors = [variable.weight for variable in variables(config)[: len(setup.fields.targets)]]
     weight = jnp.asarray(setup.fields.weight * np.array(factors), jnp.float32)
     unit = jnp.ones((config.frames.leads, weight.shape[-1]), jnp.float32)
-    series = layout.put(DeviceSeries(setup.arrays, weight, unit), "series")
+    if isinstance(setup.arrays.values, StreamedFrames):
+        reach = config.frames.inputs - 1, first + config.frames.leads - 1
+        series = StreamedSeries(setup.arrays, weight, unit, *reach)
+    else:
+        series = layout.put(DeviceSeries(setup.arrays, weight, unit), "series")
     if loss_name(setup) != AMOUNTS:  # a log likelihood has no zero to be relative to
         scale = layout.put(_reference_loss(stepper, series, weights, setup), "same")
         series = series._replace(scale=scale)
@@ -105,10 +111,14 @@ def loss_name(setup: Setup) -> str:
     return setup.config.train.loss or "mse"
 
 
-def _reference_loss(stepper: Stepper, series: DeviceSeries, weights: Weights, setup: Setup) -> Any:
+def _reference_loss(stepper: Stepper, series: loop.Series, weights: Weights, setup: Setup) -> Any:
     """The mean loss of the reference over training windows, at each lead; 1 where it has none."""
-    sums = stepper.reference_losses(weights, series, jnp.asarray(setup.train_windows)[:, None])
-    loss, area = (np.asarray(part, np.float64).sum(axis=0) for part in sums)
+    found = [
+        [sums[: part.last] for sums in stepper.reference_losses(weights, part.series, part.batches)]
+        for part in series.stretches(setup.train_windows[:, None], 0)
+    ]
+    together = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    loss, area = (part.astype(np.float64).sum(axis=0) for part in together)
     mean = loss / np.where(area > 0, area, 1.0)
     return jnp.asarray(np.where(mean > 0, mean, 1.0), jnp.float32)
 

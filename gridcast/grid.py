@@ -38,6 +38,10 @@ class Grid:
     def shape(self) -> tuple[int, int]:
         return self.mask.shape
 
+    def rows(self, rows: slice) -> Grid:
+        """Some rows only."""
+        return Grid(self.lat[rows], self.lon, self.mask[rows])
+
     @property
     def wraps(self) -> bool:
         """Whether the last column's eastern neighbour is the first column."""

@@ -65,7 +65,7 @@ def initial_position(
     last = last_position(axis, start)
     inputs = config.frames.inputs
     history = positions_at(axis, np.array([last]), np.arange(1 - inputs, 1))
-    frames = np.isfinite(series[0].values[history]).any(axis=(2, 3))
+    frames = np.isfinite(series[0][history[0]].values).any(axis=(1, 2))
     seen = (history >= 0) & frames
     least = config.frames.least if config.frames.missing == "mask" else inputs
     if seen.sum() < least or not seen[0, -1]:

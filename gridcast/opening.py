@@ -23,6 +23,7 @@ from gridcast.sources.netcdf import open_frames, opened
 from gridcast.sources.regrid import align_dates, to_grid
 from gridcast.sources.simulated import FIRST_YEAR, simulated_series
 from gridcast.sources.static import open_elevation
+from gridcast.sources.store import about_store, open_store
 from gridcast.timeaxis import TimeAxis
 
 IN_MEMORY = "(in memory)"
@@ -140,13 +141,21 @@ def _first(config: Config, data: Labelled | None) -> tuple[xr.DataArray, str, xr
         if variable is None and settings.more and data is not None:
             found = _name(settings)
             variable = found if found in _names_in(data) else None
-        series = open_frames(source, variable=variable, region=settings.region)
+        if config.frames.storage == "stream":
+            series = _streamed(source, variable, settings.region)
+        else:
+            series = open_frames(source, variable=variable, region=settings.region)
         found = series.attrs.get("source")
         if isinstance(source, xr.Dataset | xr.DataArray):
             origin = str(found or source.attrs.get("source") or "data in memory")
         else:
             origin = str(found or _file_names(source))
         return series, origin, None
+    if config.frames.storage == "stream":
+        raise DataError(
+            "frames.storage: stream reads a training store, and there is no data.path\n"
+            "  fix: gridcast data prepare CONFIG, then data.path: what it has written"
+        )
     entry = catalog.entry(str(settings.name))
     try:
         paths = catalog.locate(entry)
@@ -156,6 +165,30 @@ def _first(config: Config, data: Labelled | None) -> tuple[xr.DataArray, str, xr
         return _stand_in(config, entry, error)
     series = open_frames(paths, variable=settings.variable, region=settings.region)
     return series, entry.title, None
+
+
+def _streamed(source: Labelled, variable: str | None, region: Region | None) -> xr.DataArray:
+    """The series of a training store, not yet read.
+
+    Raises:
+      DataError: data that are none, or a store of another box.
+    """
+    if not isinstance(source, str | Path):
+        what = "several files" if isinstance(source, list) else "data in memory"
+        raise DataError(
+            f"frames.storage: stream reads one training store, found {what}\n"
+            "  fix: gridcast data prepare CONFIG, or frames.storage: memory"
+        )
+    series = open_store(source, variable)
+    cut = None if region is None else region.model_dump(mode="json")
+    found = (about_store(source) or {}).get("region")
+    if cut is not None and cut != found:
+        raise DataError(
+            f"{source}: holds {'the whole grid' if found is None else f'the box {found}'}\n"
+            f"  expected: data.region, {cut}\n"
+            "  fix: gridcast data prepare CONFIG writes a store of it"
+        )
+    return series
 
 
 def _file_names(source: str | Path | list[str]) -> str:

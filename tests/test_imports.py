@@ -34,7 +34,7 @@ ORDER = [
     ["opening", "labelling", "references", "models"],
     ["training", "forecasting"],
     ["preparation", "verification"],
-    ["resuming", "fitting", "matching", "output", "plots", "long_training"],
+    ["resuming", "fitting", "matching", "output", "plots", "long_training", "storing"],
     ["forecast_plots", "reprs"],
     ["run", "series_plots"],
     ["calibrating", "exporting", "report", "accessor"],

@@ -76,6 +76,11 @@ class FramesConfig(Section):
         description="years before the initial date whose mean anomaly the forecast starts from and "
         "is damped towards, where the climate drifts; default: the climatology",
     )
+    storage: Literal["memory", "stream", "auto"] = Field(
+        default="memory",
+        description="where the series is in training: in memory, or read as it is needed from what "
+        "`gridcast data prepare` wrote; auto: by its size",
+    )
     scaling: Literal["variable", "cell"] = Field(
         default="variable",
         description="divide anomalies by one standard deviation, or one for each cell",

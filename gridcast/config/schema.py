@@ -22,6 +22,7 @@ from gridcast.config.models import (
     ModelConfig,
     ReferenceModelConfig,
 )
+from gridcast.config.streaming import obstacle
 from gridcast.config.training import ParallelConfig, TrainConfig
 from gridcast.config.tuning import TuneConfig
 
@@ -109,7 +110,14 @@ class Config(Section):
         for wrong, message in _contradictions(self):
             if wrong:
                 raise ValueError(message)
+        if self.frames.storage == "stream" and self.unstreamed is not None:
+            raise ValueError(f"frames.storage: stream: {self.unstreamed}")
         return self
+
+    @property
+    def unstreamed(self) -> str | None:
+        """Why the series cannot be read from the disk as it is needed, and the nearest fix."""
+        return obstacle(self.data, self.frames, self.target, self.model, self.train.loss)
 
     def with_directory(self, default: str) -> Config:
         """This config, writing to `default` where it names no directory."""

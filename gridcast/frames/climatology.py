@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -76,6 +76,10 @@ class Climatology:
         coefficients = np.zeros((terms.shape[1], *mask.shape))
         coefficients[:, mask] = _least_squares(terms, values[:, mask].astype(np.float64), kind)
         return cls(kind, harmonics, trend, draft.middle, unit, coefficients)
+
+    def rows(self, rows: slice) -> Climatology:
+        """Of some rows of the grid only."""
+        return replace(self, coefficients=self.coefficients[:, rows])
 
     def at(self, times: np.ndarray) -> Float[np.ndarray, "time lat lon"]:
         """The seasonal cycle at any dates, in the units of the series."""

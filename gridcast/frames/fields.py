@@ -14,10 +14,12 @@ from gridcast.config import Config
 from gridcast.config.data import VariableConfig
 from gridcast.frames.classes import Classes, threshold_edges
 from gridcast.frames.known import known_fields
+from gridcast.frames.streamed import StreamedFrames
 from gridcast.frames.trailing import trailing_mean
 from gridcast.frames.transform import FrameTransform
-from gridcast.frames.windows import FrameSeries
+from gridcast.frames.windows import ArrayLike, FrameSeries
 from gridcast.sources.box import box_mean
+from gridcast.sources.store import stored
 from gridcast.timeaxis import TimeAxis, season_fields
 
 AMOUNTS = "bernoulli_gamma"
@@ -106,11 +108,18 @@ class Fields:
 
     def scaled(
         self, answers: Sequence[xr.DataArray], *, plain: bool = False
-    ) -> Float[np.ndarray, "time lat lon target"]:
-        """The targets as scaled anomalies, 0 off the mask, NaN where not observed."""
-        transforms = self.plain if plain else self.targets
-        pairs = zip(transforms, answers, strict=True)
-        return np.concatenate([transform.frames(one) for transform, one in pairs], axis=-1)
+    ) -> Float[ArrayLike, "time lat lon target"]:
+        """The targets as scaled anomalies, 0 off the mask, NaN where not observed.
+
+        Of stored series they are made as they are asked for.
+        """
+        return _scaled(self.plain if plain else self.targets, answers)
+
+    def rows(self, rows: slice) -> Fields:
+        """Of some rows of the grid only; without classes."""
+        groups = (self.inputs, self.targets, self.plain)
+        cut = (tuple(transform.rows(rows) for transform in group) for group in groups)
+        return Fields(self.config, *cut, None)
 
     def arrays_of(
         self, series: Sequence[xr.DataArray], axis: TimeAxis, after: np.ndarray | None = None
@@ -121,8 +130,7 @@ class Fields:
           series: as `variables` orders them.
           after: dates beyond the series, of which the model needs what is known in advance.
         """
-        pairs = zip(self.inputs, series, strict=True)
-        values = np.concatenate([transform.frames(one) for transform, one in pairs], axis=-1)
+        values = _scaled(self.inputs, series)
         answers = target_series(self.config, series)
         last = self.scaled(answers) if self.whole else None
         targets = None
@@ -200,6 +208,15 @@ class Fields:
         return cls(
             config, transforms("inputs"), transforms("targets"), transforms("plain"), classes
         )
+
+
+def _scaled(
+    transforms: Sequence[FrameTransform], series: Sequence[xr.DataArray]
+) -> Float[ArrayLike, "time lat lon variable"]:
+    if stored(series[0]):
+        return StreamedFrames(transforms, series)
+    pairs = zip(transforms, series, strict=True)
+    return np.concatenate([transform.frames(one) for transform, one in pairs], axis=-1)
 
 
 def target_series(config: Config, series: Sequence[xr.DataArray]) -> list[xr.DataArray]:

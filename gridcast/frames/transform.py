@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -14,9 +14,10 @@ from gridcast.config.data import VariableConfig
 from gridcast.config.frames import FramesConfig
 from gridcast.errors import ConfigError
 from gridcast.frames.climatology import Climatology
-from gridcast.frames.scaling import Scaler
+from gridcast.frames.scaling import Scaler, mean_square
 from gridcast.frames.skew import Skew
 from gridcast.grid import Grid
+from gridcast.sources.store import MASK, row_bands, stored
 from gridcast.timeaxis import TimeAxis, step_name
 
 _KEPT = ("units", "units_metadata", "long_name", "standard_name")
@@ -60,25 +61,19 @@ class FrameTransform:
           skewed: False leaves the variable's transform out.
         """
         grid = grid_of(series)
-        times, raw = axis.times[inside], series.values[inside]
-        skew = Skew.fit(variable.transform if skewed else "none", raw, grid.mask)
-        values = skew.forward(raw)
-        seasonal = config.climatology
-        based = _base_period(seasonal.period, axis, inside)
-        climatology = Climatology.fit(
-            values[based],
-            times[based],
-            grid.mask,
-            unit=axis.unit,
-            kind=seasonal.kind,
-            harmonics=seasonal.harmonics,
-            trend=seasonal.trend,
-        )
-        anomaly = values - climatology.at(times)
-        # Where nothing varies rounding is left over: scaled, it would look like a signal.
-        rounding = _largest(anomaly) < 1e-6 * _largest(values)
-        anomaly[:, rounding] = np.where(np.isnan(anomaly[:, rounding]), np.nan, 0.0)
-        scaler = Scaler.fit(anomaly, grid.weight, scaling=config.scaling)
+        based = _base_period(config.climatology.period, axis, inside)
+        kind = variable.transform if skewed else "none"
+        parts = [
+            _fit_rows(series[:, rows], axis, inside, based, grid.mask[rows], config, kind)
+            for rows in row_bands(series)
+        ]
+        # Of several parts the skew has nothing fitted: `gridcast.config.streaming`.
+        skew, climatology, square = parts[0]
+        if len(parts) > 1:
+            cells = [part.climatology.coefficients for part in parts]
+            climatology = replace(climatology, coefficients=np.concatenate(cells, axis=1))
+            square = np.concatenate([part.square for part in parts])
+        scaler = Scaler.of(square, grid.weight, config.scaling)
         attributes = {k: series.attrs[k] for k in _KEPT if k in series.attrs}
         return cls(
             grid,
@@ -90,6 +85,11 @@ class FrameTransform:
             str(series.name),
             attributes,
         )
+
+    def rows(self, rows: slice) -> FrameTransform:
+        """Of some rows of the grid only; the skew has nothing fitted."""
+        cut = [part.rows(rows) for part in (self.grid, self.climatology, self.scaler)]
+        return replace(self, grid=cut[0], climatology=cut[1], scaler=cut[2])
 
     @property
     def units(self) -> str:
@@ -182,9 +182,48 @@ class FrameTransform:
         )
 
 
+class _OfRows(NamedTuple):
+    """What is fitted for each cell by itself."""
+
+    skew: Skew
+    climatology: Climatology
+    square: Float[np.ndarray, "lat lon"]
+
+
+def _fit_rows(
+    series: xr.DataArray,
+    axis: TimeAxis,
+    inside: Bool[np.ndarray, " time"],
+    based: Bool[np.ndarray, " training"],
+    mask: Bool[np.ndarray, "lat lon"],
+    config: FramesConfig,
+    skewed: Literal["none", "log1p", "cube_root", "quantile"],
+) -> _OfRows:
+    times, raw = axis.times[inside], series[np.flatnonzero(inside)].values
+    skew = Skew.fit(skewed, raw, mask)
+    values = skew.forward(raw)
+    seasonal = config.climatology
+    climatology = Climatology.fit(
+        values[based],
+        times[based],
+        mask,
+        unit=axis.unit,
+        kind=seasonal.kind,
+        harmonics=seasonal.harmonics,
+        trend=seasonal.trend,
+    )
+    anomaly = values - climatology.at(times)
+    # Where nothing varies rounding is left over: scaled, it would look like a signal.
+    rounding = _largest(anomaly) < 1e-6 * _largest(values)
+    anomaly[:, rounding] = np.where(np.isnan(anomaly[:, rounding]), np.nan, 0.0)
+    return _OfRows(skew, climatology, mean_square(anomaly, mask))
+
+
 def grid_of(series: xr.DataArray) -> Grid:
     """The grid of a canonical series; its mask is where values ever occur."""
     lat, lon = (series[name].values.astype(float) for name in ("lat", "lon"))
+    if stored(series):
+        return Grid(lat, lon, series[MASK].values)
     return Grid(lat, lon, np.asarray(np.isfinite(series.values).any(axis=0)))
 
 

@@ -20,7 +20,7 @@ from gridcast.references.linear import (
     damped_persistence,
     persistence,
 )
-from gridcast.references.series import TrainingSeries
+from gridcast.references.series import TrainingSeries, training_bands
 
 __all__ = [
     "BASE_ARRAYS",
@@ -37,6 +37,7 @@ __all__ = [
     "linear_inverse_model",
     "persistence",
     "restore",
+    "training_bands",
 ]
 
 # What every forecast is held against.

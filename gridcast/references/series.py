@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import xarray as xr
 from jaxtyping import Bool, Float, Int
 
-from gridcast.frames.fields import months_of
-from gridcast.frames.windows import positions_at
+from gridcast.frames.fields import Fields, months_of
+from gridcast.frames.windows import ArrayLike, positions_at
+from gridcast.sources.store import in_memory, row_bands
 from gridcast.timeaxis import TimeAxis
 
 
@@ -19,7 +22,7 @@ class TrainingSeries:
 
     Attributes:
       values: scaled anomalies of the targets, 0 off the mask and where nothing was observed; the
-        whole series, of which `inside` may be used.
+        whole series, of which `inside` may be used. Of stored series they are `StreamedFrames`.
       inside: True on training dates with observations.
       weight: relative cell area, 0 off the mask, summing to 1 for each target.
       seen: where there were observations; None: everywhere.
@@ -29,7 +32,7 @@ class TrainingSeries:
       state_seen: when each variable of it was observed at all.
     """
 
-    values: Float[np.ndarray, "time lat lon channel"]
+    values: Float[ArrayLike, "time lat lon channel"]
     axis: TimeAxis
     inside: Bool[np.ndarray, " time"]
     weight: Float[np.ndarray, "lat lon channel"]
@@ -86,3 +89,23 @@ class TrainingSeries:
         later = positions_at(self.axis, initial, np.array([lead]))[:, 0]
         usable = (later >= 0) & self.inside[later]
         return initial[usable], later[usable]
+
+
+def training_bands(
+    fields: Fields,
+    answers: Sequence[xr.DataArray],
+    axis: TimeAxis,
+    inside: Bool[np.ndarray, " time"],
+    *,
+    plain: bool = False,
+) -> Iterator[tuple[Fields, TrainingSeries]]:
+    """Stored targets, some rows at a time, from south to north: all rows together are the grid.
+
+    Args:
+      fields: of the whole grid; those of the rows are handed out.
+      plain: as in `Fields.scaled`.
+    """
+    for rows in row_bands(answers[0]):
+        cut = fields.rows(rows)
+        read = [in_memory(one[:, rows]) for one in answers]
+        yield cut, TrainingSeries.of(cut.scaled(read, plain=plain), axis, inside, cut.weight)

@@ -59,9 +59,9 @@ def canonical(
     Raises:
       DataError: anything that does not fit this form, saying what was found.
     """
-    dataset = _with_time(_as_dataset(data, variable))
-    dims = (TIME, LAT, LON)
-    name = _choose(dataset, variable, dims, origin)
+    dataset = with_time(_as_dataset(data, variable))
+    dims = TIME, LAT, LON
+    name = choose(dataset, variable, dims, origin)
     where = [axes.find(dataset, dataset[name].dims, kind, origin) for kind in dims]
     field = _squeeze(dataset[name], [dataset[axis].dims[0] for axis in where], origin)
     time, lat, lon = (dataset[axis].variable for axis in where)
@@ -90,7 +90,7 @@ def canonical_field(
     """
     known = {str(name).lower(): name for name in _fields(data, (LAT, LON))}
     named = [str(known[name]) for name in names if name in known]
-    name = _choose(data, named[0] if named else None, (LAT, LON), origin)
+    name = choose(data, named[0] if named else None, (LAT, LON), origin)
     where = [axes.find(data, data[name].dims, kind, origin) for kind in (LAT, LON)]
     field = _squeeze(data[name], [data[axis].dims[0] for axis in where], origin)
     orders = (
@@ -109,7 +109,7 @@ def _as_dataset(data: xr.Dataset | xr.DataArray, variable: str | None) -> xr.Dat
     return data.to_dataset(name=name)
 
 
-def _with_time(dataset: xr.Dataset) -> xr.Dataset:
+def with_time(dataset: xr.Dataset) -> xr.Dataset:
     """A single field with a scalar date is a series of one step."""
     if any(axes.certainty(n, v, TIME) > 1 and v.ndim for n, v in dataset.variables.items()):
         return dataset
@@ -134,9 +134,10 @@ def _fields(dataset: xr.Dataset, kinds: Sequence[axes.Kind]) -> list[Hashable]:
     return found
 
 
-def _choose(
+def choose(
     dataset: xr.Dataset, variable: str | None, kinds: Sequence[axes.Kind], origin: str
 ) -> Hashable:
+    """The variable of this name, or the only one that has these axes."""
     names = [str(name) for name in dataset.data_vars]
     if variable is not None:
         if variable not in names:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import warnings
 from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
@@ -15,14 +14,12 @@ import xarray as xr
 from gridcast.config.bounds import Region
 from gridcast.drafts import drafted
 from gridcast.errors import DataError
-from gridcast.grid import describe_axis
 from gridcast.scratch import blocks
 from gridcast.sources.axes import TIME, certainty
-from gridcast.sources.canonical import canonical, check_series, same_units
-from gridcast.sources.dates import GREGORIAN, as_cftime
+from gridcast.sources.canonical import canonical
 from gridcast.sources.files import engine_of, find_files, unchanged
+from gridcast.sources.joining import joined, require_alike
 from gridcast.sources.records import write_records
-from gridcast.timeaxis import label
 
 # What xarray and its coders raise where a file holds what cannot be: dates of the year 10^14, too.
 _UNREADABLE = OSError, RuntimeError, ValueError, TypeError, EOFError, ArithmeticError, LookupError
@@ -63,8 +60,8 @@ def open_frames(
         return _read(paths[0], variable, region, series=True)
     pieces = [_read(path, variable, region, series=False) for path in paths]
     for path, piece in zip(paths[1:], pieces[1:], strict=True):
-        _require_alike(paths[0], pieces[0], path, piece)
-    return _join(paths, pieces)
+        require_alike(paths[0], pieces[0], path, piece)
+    return joined(paths, pieces)
 
 
 @contextlib.contextmanager
@@ -83,6 +80,7 @@ def opened(path: str | Path) -> Iterator[xr.Dataset]:
                 # Of two fill values both are masked; dates outside 1678..2261 become cftime.
                 warnings.simplefilter("ignore", xr.SerializationWarning)
                 warnings.filterwarnings("error", "Duplicate dimension names", UserWarning)
+                warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated")
                 raw = xr.open_dataset(path, engine=engine, cache=False, decode_times=False)
                 for variable in raw.variables.values():
                     if variable.attrs.get("calendar") == "360":  # as the IRI Data Library writes it
@@ -132,62 +130,6 @@ def write_netcdf(dataset: xr.Dataset, path: str | Path) -> None:
 def _read(path: Path, variable: str | None, region: Region | None, *, series: bool) -> xr.DataArray:
     with opened(path) as dataset:
         return canonical(dataset, variable=variable, region=region, origin=str(path), series=series)
-
-
-def _require_alike(path: Path, first: xr.DataArray, other: Path, piece: xr.DataArray) -> None:
-    """Raise unless the piece from `other` continues the first one."""
-
-    def differs(what: str, found: object, expected: object) -> DataError:
-        return DataError(
-            f"{other}: {what} {found}\n  expected: {expected}, as in {path}\n"
-            "  fix: join only files of one product, on one grid"
-        )
-
-    for axis in ("lat", "lon"):
-        ours, theirs = first[axis].values, piece[axis].values
-        if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=0, atol=1e-4):
-            raise differs(axis, describe_axis(theirs), describe_axis(ours))
-    if first.name != piece.name:
-        raise differs("variable", piece.name, first.name)
-    if not same_units(first.attrs["units"], piece.attrs["units"]):
-        raise differs("units", repr(piece.attrs["units"]), repr(first.attrs["units"]))
-
-
-def _join(paths: Sequence[Path], pieces: list[xr.DataArray]) -> xr.DataArray:
-    """The pieces in the order of their dates, on the coordinates of the first."""
-    origin = f"{paths[0]} and {len(paths) - 1} more"
-    times = [piece["time"].values for piece in pieces]
-    old = next((t[0] for t in times if t.dtype == object), None)
-    if old is not None and old.calendar in GREGORIAN:  # before 1678 in one file, after in another
-        times = [as_cftime(t, old) if t.dtype.kind == "M" else t for t in times]
-    calendars = {t[0].calendar if t.dtype == object else "standard" for t in times}
-    if len(calendars) > 1:
-        raise DataError(f"{origin}: calendars differ: {', '.join(sorted(calendars))}")
-    joined = np.concatenate(times)
-    owner = np.repeat(np.arange(len(paths)), [t.size for t in times])
-    order = np.argsort(joined, kind="stable")
-    joined, owner = joined[order], owner[order].tolist()
-    twice = np.flatnonzero(joined[1:] == joined[:-1])
-    if twice.size:
-        k = int(twice[0])
-        raise DataError(
-            f"{paths[owner[k]]} and {paths[owner[k + 1]]} overlap: {twice.size} date(s) occur in "
-            f"more than one file, the first is {label(joined[k])}\n"
-            "  fix: give files that follow each other in time"
-        )
-    values = np.concatenate([piece.values for piece in pieces])
-    if not np.array_equal(order, np.arange(order.size)):
-        values = values[order]
-    first = pieces[0]
-    coords = {
-        "time": ("time", joined, first["time"].attrs),
-        "lat": first["lat"],
-        "lon": first["lon"],
-    }
-    data = xr.DataArray(values, coords, first.dims, first.name, first.attrs)
-    logging.getLogger("gridcast").info("joined %d files along time", len(paths))
-    check_series(data, origin)
-    return data
 
 
 def _storable(dataset: xr.Dataset, path: Path) -> tuple[xr.Dataset, dict[Hashable, dict[str, Any]]]:

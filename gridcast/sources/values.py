@@ -18,6 +18,7 @@ log = logging.getLogger("gridcast")
 # What stands for missing values where nobody said so: in files, and never measured so exactly.
 _HABITS = (9.99, 9.999, 99.9, 99.99, 99.999, 999.0, 999.9, 999.99, 9999.0, 9999.9, 99999.0, 32767.0)
 _FILLS = np.array([*_HABITS, *(-v for v in _HABITS), -9.9, -99.0, -32768.0], np.float32)
+FILLS_AND_ZERO = np.array([0.0, *_FILLS], np.float32)
 _TEMPERATURES = {"degC": (-173.0, 150.0), "K": (100.0, 423.0)}  # of air, sea, land and ice
 _OF_FORECASTS = ("forecast_reference_time", "forecast_period", "category", "time", "lat", "lon")
 
@@ -124,10 +125,27 @@ def check_name(name: str, origin: str) -> None:
 
 
 def _check_still(data: xr.DataArray, origin: str) -> None:
-    """Raise where a cell holds nothing but a fill value; note cells that hold nothing but 0."""
     first = data.values[0]
-    still = np.isin(first, [0.0, *_FILLS]) & (first == data.values[-1])
+    still = np.isin(first, FILLS_AND_ZERO) & (first == data.values[-1])
     still[still] = (data.values[:, still] == first[still]).all(axis=0)
+    check_still_cells(data, first, still, origin)
+
+
+def check_still_cells(
+    data: xr.DataArray,
+    first: Float32[np.ndarray, "lat lon"],
+    still: Bool[np.ndarray, "lat lon"],
+    origin: str,
+) -> None:
+    """Raise where a cell holds nothing but a fill value; note cells that hold nothing but 0.
+
+    Args:
+      first: the field of the first date.
+      still: which cells hold one of `FILLS_AND_ZERO` at the first date and the same at all others.
+
+    Raises:
+      DataError: naming the value.
+    """
     observed = int(np.isfinite(first).sum())
     if data.sizes["time"] < 3 or not still.any() or still.sum() == observed:
         return

@@ -23,11 +23,13 @@ from gridcast.training.series import DeviceSeries
 from gridcast.training.state import TrainState, Weights
 from gridcast.training.step import Stepper
 from gridcast.training.stopping import end, signals
+from gridcast.training.streaming import StreamedSeries
 
 # Steps in one compiled call: enough to hide the call, few enough that Ctrl-C is heard.
 STEPS_PER_CALL = 8
 # Of the steps of an epoch, the share that may be skipped; a few steps always may.
 MOST_SKIPPED, SKIPPED_ALWAYS = 0.1, 2
+Series = DeviceSeries | StreamedSeries
 _log = logging.getLogger("gridcast")
 
 
@@ -76,15 +78,20 @@ def start(stepper: Stepper, weights: Weights, validate: Callable[[Weights], floa
 
 
 def validator(
-    stepper: Stepper, series: DeviceSeries, windows: np.ndarray, batch_size: int
+    stepper: Stepper, series: Series, windows: np.ndarray, batch_size: int
 ) -> Callable[[Weights], float]:
     """The mean loss over all `windows`, as a function of the weights."""
     batch_size = min(batch_size, windows.size)
     filler = np.repeat(windows[:1], -windows.size % batch_size)
-    batches = jnp.asarray(np.concatenate([windows, filler]).reshape(-1, batch_size))
+    batches = np.concatenate([windows, filler]).reshape(-1, batch_size)
 
     def validate(weights: Weights) -> float:
-        losses = np.asarray(stepper.losses(weights, series, batches))
+        losses = np.concatenate(
+            [
+                np.asarray(stepper.losses(weights, part.series, part.batches))[: part.last]
+                for part in series.stretches(batches, 0)
+            ]
+        )
         return float(losses.reshape(-1)[: windows.size].mean(dtype=np.float64))
 
     return validate
@@ -92,7 +99,7 @@ def validator(
 
 def fit(
     stepper: Stepper,
-    series: DeviceSeries,
+    series: Series,
     windows: Sequence[np.ndarray],
     validate: Callable[[Weights], float],
     begin: Fit,
@@ -121,12 +128,13 @@ def fit(
         while not now.progress.finished:
             epoch, first = divmod(int(now.state.step), steps)
             began = time.perf_counter()
-            batches = jnp.asarray(epoch_batches(windows, config.batch_size, config.seed, epoch))
-            state, losses, skipped = now.state, [], 0
-            for left in range(first, steps, STEPS_PER_CALL):
-                right = min(left + STEPS_PER_CALL, steps)
-                state, log = stepper.run(state, series, batches, left, right)
-                rows = np.asarray(log)[left:right]
+            batches = epoch_batches(windows, config.batch_size, config.seed, epoch)
+            state, losses, skipped, waited, right = now.state, [], 0, 0.0, first
+            for part in series.stretches(batches, first, STEPS_PER_CALL):
+                left, right = right, right + part.last - part.first
+                waited += part.waited
+                state, log = stepper.run(state, part.series, part.batches, part.first, part.last)
+                rows = np.asarray(log)[part.first : part.last]
                 journal.steps(epoch, epoch * steps + left, rows)
                 losses += rows[:, 0].tolist()
                 bar.update(right - left)
@@ -145,6 +153,7 @@ def fit(
                 validation_loss=validation_loss,
                 skipped=skipped,
                 seconds=round(time.perf_counter() - began, 3),
+                **({"waited": round(waited, 3)} if isinstance(series, StreamedSeries) else {}),
             )
             if skipped:
                 _log.warning(

@@ -1,16 +1,19 @@
-"""The whole series on the device, which batches are gathered from inside the compiled step."""
+"""The series that batches are gathered from inside the compiled step: all of it on the device."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from jaxtyping import Array, Float
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 from gridcast.frames.windows import FrameSeries
 
 
 class DeviceSeries(NamedTuple):
-    """The whole series, resident on the device; batches are integer positions in it.
+    """A series, or the frames of some batches, on the device; batches are integer positions in it.
 
     Attributes:
       weight: of each cell and target in the loss, 0 off the mask.
@@ -20,3 +23,31 @@ class DeviceSeries(NamedTuple):
     frames: FrameSeries
     weight: Float[Array, "out_lat out_lon target"]
     scale: Float[Array, "lead target"]
+
+    def stretches(
+        self, batches: Int[np.ndarray, "*member step batch"], first: int, most: int | None = None
+    ) -> Iterator[Stretch]:
+        """Steps that run in one compiled call, one stretch after the other.
+
+        Args:
+          first: the first step that is asked for; the last is that of `batches`.
+          most: steps of a stretch; None: all of them at once.
+        """
+        steps, table = batches.shape[-2], jnp.asarray(batches)
+        for left in range(first, steps, most or steps):
+            yield Stretch(self, table, left, min(left + (most or steps), steps))
+
+
+class Stretch(NamedTuple):
+    """Steps to take in one call.
+
+    Attributes:
+      batches: positions in `series`; the rows from `first` to `last` (excluded) are asked for.
+      waited: seconds that were spent waiting for its frames.
+    """
+
+    series: DeviceSeries
+    batches: Int[Array, "*member step batch"]
+    first: int
+    last: int
+    waited: float = 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from gridcast.frames.fields import Fields
 from gridcast.frames.trailing import trailing_mean
+from gridcast.frames.windows import ArrayLike
 from gridcast.labelling import means, physical_values
 from gridcast.models.heads import LEAST_PROBABILITY, class_probabilities
 from gridcast.references import (
@@ -51,9 +52,11 @@ class Fitted:
         return error_deviation(self.reference, self.training, leads)
 
 
-def fit_references(fields: Fields, training: TrainingSeries, leads: int) -> dict[str, Fitted]:
+def fit_references(
+    fields: Fields, training: TrainingSeries, leads: int, names: Iterable[str] = tuple(REFERENCES)
+) -> dict[str, Fitted]:
     """What every forecast of values is held against, by name."""
-    fitted = {name: Fitted(fit(training, leads), training) for name, fit in REFERENCES.items()}
+    fitted = {name: Fitted(REFERENCES[name](training, leads), training) for name in names}
     if (years := fields.config.frames.trailing) is not None:
         seen = training.values
         if training.seen is not None:
@@ -114,8 +117,8 @@ def training_errors(
 
 
 def anomalies(
-    fields: Fields, scaled: Float[np.ndarray, "*time lat lon target"]
-) -> Float[np.ndarray, "*time lat lon target"]:
+    fields: Fields, scaled: Float[ArrayLike, "*time lat lon target"]
+) -> Float[ArrayLike, "*time lat lon target"]:
     """In the units of each series."""
     deviations = np.broadcast_arrays(
         *(plain.scaler.deviation for plain in fields.plain), fields.plain[0].grid.area

@@ -18,6 +18,7 @@ from gridcast.frames.windows import FrameSeries, Observed, hindcast_windows, pos
 from gridcast.labelling import class_axis
 from gridcast.references import TrainingSeries
 from gridcast.scratch import kept, room
+from gridcast.sources.store import stored
 from gridcast.timeaxis import TimeAxis
 from gridcast.verification.by_name import (
     anomalies,
@@ -27,6 +28,7 @@ from gridcast.verification.by_name import (
     reference_odds,
     training_errors,
 )
+from gridcast.verification.by_rows import fit_by_rows
 from gridcast.verification.terciles import Terciles
 
 MODEL = "model"
@@ -128,11 +130,15 @@ def make_hindcast(
     else:
         scaled = fields.scaled(answers, plain=True)
         observations = anomalies(fields, scaled)
-        training = TrainingSeries.of(scaled, axis, splits.train, fields.weight)
-        references = fit_references(fields, training, leads)
-        errors = training_errors(fields, references, leads)
-        past, mask = training.inside, np.logical_or.reduce(fields.target_mask, axis=-1)
-        terciles = Terciles.fit(observations[past], months_of(axis.times[past]), mask, months)
+        if stored(answers[0]):
+            by_rows = fit_by_rows(fields, answers, axis, splits.train, months, leads)
+            references, errors, terciles = by_rows
+        else:
+            training = TrainingSeries.of(scaled, axis, splits.train, fields.weight)
+            references = fit_references(fields, training, leads)
+            errors = training_errors(fields, references, leads)
+            past, mask = training.inside, np.logical_or.reduce(fields.target_mask, axis=-1)
+            terciles = Terciles.fit(observations[past], months_of(axis.times[past]), mask, months)
 
         def by_name(chosen: slice, made: dict[str, np.ndarray]) -> dict[str, Any]:
             dates = times[chosen], months[chosen], initial[chosen]
