@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 from jaxtyping import install_import_hook
 
-
 PROGRAMS = pytest.StashKey[tempfile.TemporaryDirectory]()
 
 
@@ -65,6 +64,7 @@ from gridcast.preparation import Setup, prepare  # noqa: E402
 from gridcast.sources.simulated import simulated_series, write_simulation  # noqa: E402
 from gridcast.training import loop  # noqa: E402
 from gridcast.training.step import DeviceSeries, Stepper, Weights  # noqa: E402
+
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     if folder := getattr(session.config, "workerinput", {}).get("programs"):
