@@ -96,7 +96,8 @@ class Accessor:
     def __repr__(self) -> str:
         from gridcast.reprs import as_text
 
-        return as_text(*self._told()[::2])
+        heading, _, rows = self._told()
+        return as_text(heading, rows)
 
     def _repr_html_(self) -> str:
         from gridcast import reprs

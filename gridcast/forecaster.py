@@ -103,6 +103,7 @@ class Forecaster:
             settings["splits"] = by_years(axis, window).model_dump()
         if "directory" not in settings.get("output", {}):
             settings["output"] = {"directory": self._kept()}
+        self._run = None  # its files make room for those of the new one
         self._run = train(dataset=dataset, **settings)
         self._data = dataset
         return self

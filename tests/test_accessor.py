@@ -87,6 +87,24 @@ def test_all_that_users_hold_gives_the_same_numbers_and_stays_as_it_was(kind, ru
     assert held.encoding == before.encoding
 
 
+@pytest.mark.family
+@pytest.mark.usefixtures("no_pictures")
+def test_training_on_any_of_them_gives_the_same_weights(sea):
+    def fitted(held: xr.DataArray) -> xr.Dataset:
+        model = {"name": "conv_lstm", "hidden": [2]}
+        forecaster = gridcast.Forecaster(model, inputs=3, leads=2, epochs=1)
+        before = held.copy(deep=True)
+        forecast = forecaster.fit(held).predict()
+        xr.testing.assert_identical(held, before)
+        return forecast
+
+    expected = fitted(sea)
+    for kind in ("cftime", "turned, on dask"):
+        xr.testing.assert_identical(fitted(HELD[kind](sea))["sst"], expected["sst"])
+    with pytest.raises(AssertionError):  # the control: other values, other weights
+        xr.testing.assert_identical(fitted(sea + 0.1 * sea**2)["sst"], expected["sst"])
+
+
 def test_a_file_that_is_open_stays_unread_and_a_zarr_store_is_as_good(trained, sea, tmp_path):
     with xr.open_dataset(trained.data) as lazy:
         xr.testing.assert_equal(gridcast.open(lazy), sea)

@@ -42,8 +42,10 @@ raised = gridcast.Forecaster(model, epochs=4, static=layers, **settings).fit(rai
 raised
 
 # %% [markdown]
-# What did the relief add? Both networks saw the same dates; one seed each, so a small difference
-# between them may be chance.
+# What did the relief add? Both networks saw the same dates; with one seed each and so short a
+# training a small difference between them may be chance. Trained for longer, on a finer grid and
+# with three seeds, elevation lowered the RMSE of simulated rain by 7 to 13 % (README, "A limit that
+# is known").
 
 # %%
 for name, one in {"without": plain, "with": raised}.items():
