@@ -1,13 +1,17 @@
 """Forecasts of gridded time series: NetCDF in, honest forecast out.
 
-The public names, each imported when it is first used: `import gridcast` itself is light. With the
-first of them every xarray object has its `.gridcast` (`gridcast.accessor`).
+The public names, each imported when it is first used: `import gridcast` itself is light. Every
+xarray object has its `.gridcast` (`gridcast.accessor`), whichever of the two is imported first.
 """
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from gridcast.errors import (
@@ -91,19 +95,33 @@ def __getattr__(name: str) -> Any:
         return __getattr__("Run").load
     if name not in _MODULES:
         raise AttributeError(f"module 'gridcast' has no attribute {name!r}")
-    found = getattr(import_module(_MODULES[name]), name)
-    _register_accessor()
-    return found
-
-
-def _register_accessor() -> None:
-    """Give xarray objects their `.gridcast`, if anybody has any."""
-    if "xarray" in sys.modules:
-        import_module("gridcast.accessor")
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-_register_accessor()
+class _WithXarray(MetaPathFinder):
+    """Gives xarray objects their `.gridcast` as soon as somebody imports xarray."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if fullname != "xarray":
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec("xarray")
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_register(module: ModuleType) -> None:
+                execute(module)
+                import_module("gridcast.accessor")
+
+            spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        return spec
+
+
+if "xarray" in sys.modules:
+    import_module("gridcast.accessor")
+else:
+    sys.meta_path.insert(0, _WithXarray())

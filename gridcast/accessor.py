@@ -1,7 +1,7 @@
 """`data.gridcast` on every xarray DataArray and Dataset, from the import of this module on.
 
-It is imported with the first use of a name of gridcast, or with gridcast itself where xarray was
-there before: so `import gridcast` stays light. What needs more than xarray is imported when asked.
+It is imported as soon as both gridcast and xarray are, so that `import gridcast` stays light. What
+needs more than xarray is imported when it is asked for.
 """
 
 from __future__ import annotations
