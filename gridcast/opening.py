@@ -20,6 +20,7 @@ from gridcast.sources.netcdf import open_frames, opened
 from gridcast.sources.regrid import align_dates, to_grid
 from gridcast.sources.simulated import FIRST_YEAR, simulated_series
 from gridcast.sources.static import open_elevation
+from gridcast.stages import stage
 from gridcast.timeaxis import TimeAxis
 
 IN_MEMORY = "(in memory)"
@@ -47,6 +48,7 @@ class Source:
 Data = Labelled | Source
 
 
+@stage("opening")
 def open_source(config: Config, data: Data | None = None) -> Source:
     """Find and read the configured variables.
 

@@ -25,6 +25,7 @@ from gridcast.opening import Source
 from gridcast.provenance import checksums
 from gridcast.references import BASE_ARRAYS, TrainingSeries, error_deviation, fit_base
 from gridcast.sources.static import static_layers
+from gridcast.stages import stage
 from gridcast.timeaxis import TimeAxis, label
 from gridcast.training.batches import epoch_batches, member_windows
 from gridcast.training.encoders import load_encoder, put_encoder
@@ -84,6 +85,7 @@ class Setup:
         return model
 
 
+@stage("references")
 def prepare(config: Config, source: Source, splits: Splits | None = None) -> Setup:
     """Cut the series into splits and fit, on training dates only, all that comes before training.
 
@@ -223,8 +225,9 @@ def model_of(
     layers: Float[np.ndarray, "lat lon layer"],
     head: dict[str, np.ndarray],
     network: Callable[..., nnx.Module] | None = None,
+    weights: bool = True,
 ) -> ForecastModel:
-    """The configured model with its first weights."""
+    """The configured model with its first weights; without `weights` with their shapes alone."""
     grid = fields.inputs[0].grid
     patches = config.frames.patches
     return build_model(
@@ -245,4 +248,5 @@ def model_of(
         precision=config.train.precision,
         remat=config.train.remat,
         network=network,
+        weights=weights,
     )

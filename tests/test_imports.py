@@ -26,6 +26,7 @@ ORDER = [
         "cache",
         "compiled",
         "printing",
+        "stages",
         "config",
     ],
     ["sources"],
@@ -39,7 +40,7 @@ ORDER = [
     ["experiment"],
     ["crossval", "pretraining", "simulation", "judging", "trials", "tuning"],
     ["run_list", "paired", "pairing", "doctor"],
-    ["arguments", "commands_data", "commands_look", "commands_run", "cli"],
+    ["arguments", "commands_data", "commands_look", "commands_run", "completion", "cli"],
     ["__init__"],
 ]
 RANK = {name: rank for rank, line in enumerate(ORDER) for name in line}
@@ -132,4 +133,7 @@ def test_the_command_line_starts_without_anything_heavy(module):
 
 
 def test_heavy_modules_are_seen_where_they_are_loaded():
-    assert {"jax", "xarray"} <= loaded_by("gridcast.run")
+    loaded = loaded_by("gridcast.experiment")
+    assert {"jax", "xarray"} <= loaded
+    # What a forecast does not need it does not wait for.
+    assert not loaded & {"matplotlib", "pooch", "requests"}
