@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gridcast import commands_data, commands_look, commands_run
+from gridcast import commands_data, commands_look, commands_run, completion
 from gridcast.arguments import add_overrides, number
 from gridcast.compiled import keep_compiled
 from gridcast.errors import GridcastError
@@ -86,11 +86,13 @@ def _command_parser() -> tuple[
     commands_run.add(commands)
     commands_look.add(commands)
     commands_data.add(commands)
+    completion.add(commands)
     return parser, of_config
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser, of_config = _command_parser()
+    completion.complete(parser)
     arguments, rest = parser.parse_known_args(argv)
     # argparse closes the list of overrides at the first option: those after it come back here.
     if hasattr(arguments, "overrides"):

@@ -1,4 +1,4 @@
-"""Compiled programs are kept on disk: the next process loads what an earlier one compiled."""
+"""Compiled programs: kept on disk for the next process, and how long compiling took."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import sys
+from functools import cache
 from pathlib import Path
 
 # Programs that compile in fewer seconds are not kept.
@@ -24,6 +25,43 @@ def keep_compiled(directory: Path) -> None:
     kind = hashlib.sha256(_processor().encode()).hexdigest()[:12]
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(directory / kind))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", str(LEAST_SECONDS))
+
+
+def compiling_seconds() -> float:
+    """Seconds that this process has compiled, or loaded what was compiled, since the first call.
+
+    Tracing Python functions is not among them.
+    """
+    return sum(_durations(), 0.0)
+
+
+def loaded_programs() -> int:
+    """How many programs came from the disk since `compiling_seconds` was first called."""
+    _durations()
+    return len(_loaded)
+
+
+_loaded: list[str] = []
+
+
+@cache
+def _durations() -> list[float]:
+    """A list that grows with every program."""
+    from jax import monitoring
+
+    found: list[float] = []
+
+    def compiled(event: str, seconds: float, **_: object) -> None:
+        if event.endswith(("/backend_compile_duration", "/jaxpr_to_mlir_module_duration")):
+            found.append(seconds)
+
+    def loaded(event: str, **_: object) -> None:
+        if event.endswith("/cache_hits"):
+            _loaded.append(event)
+
+    monitoring.register_event_duration_secs_listener(compiled)
+    monitoring.register_event_listener(loaded)
+    return found
 
 
 def _processor() -> str:

@@ -18,15 +18,13 @@ from gridcast.config import Config, config_from_dict, dump_config, load_config
 from gridcast.drafts import write_text
 from gridcast.errors import ConfigError
 from gridcast.fitting import compile_setup
-from gridcast.forecast_plots import plot_forecast
 from gridcast.opening import IN_MEMORY, Data, open_source
 from gridcast.output import clear, writing_to
-from gridcast.plots import plot_reliability, plot_scores
 from gridcast.preparation import Setup, prepare
 from gridcast.report.observed import observations
-from gridcast.report.page import report_run
 from gridcast.run import Run
 from gridcast.sources.netcdf import write_netcdf
+from gridcast.stages import stage, timed
 from gridcast.timeaxis import label
 from gridcast.training.loop import STEPS_PER_CALL
 from gridcast.verification.tables import table, verdict, write_csv
@@ -90,16 +88,20 @@ def run_training(
     config: Config, *, resume: bool = False, dataset: xr.Dataset | xr.DataArray | None = None
 ) -> Run:
     """The main job, with all its files in `output.directory`."""
+    from gridcast.forecast_plots import plot_forecast  # matplotlib: a forecast needs none
+    from gridcast.report.page import report_run
+
     began = time.perf_counter()
     config = config.with_directory("runs/default")
     directory = Path(str(config.output.directory))
-    with writing_to(directory, resume=resume):
+    with writing_to(directory, resume=resume), timed() as times:
         setup = prepare(config, open_source(config, dataset))
         _log.info("%s", _describe(setup))
         if not resume:
             clear(directory)
         write_text(directory / "config.yaml", dump_config(config))
-        run = fit_run(setup, directory, resume=resume)
+        with stage("training"):
+            run = fit_run(setup, directory, resume=resume)
         _log.info("trained in %.0f s on %s", time.perf_counter() - began, device_name())
         source = setup.source
         scores, hindcast = run.verify(source)
@@ -107,12 +109,15 @@ def run_training(
         write_scores(scores, directory)
         forecast = run.forecast(source)
         write_netcdf(forecast, directory / "forecast.nc")
-        plot_forecast(run.observed(source), forecast, directory / "forecast.png")
+        with stage("pictures"):
+            plot_forecast(run.observed(source), forecast, directory / "forecast.png")
         write_netcdf(observations(run, source, hindcast, forecast), directory / "observations.nc")
         _log.info("%s", said(scores))
-        report_run(directory)
-        _log.info("all files are in %s, after %.0f s", directory, time.perf_counter() - began)
-        return run
+        with stage("report"):
+            report_run(directory)
+    _log.info("all files are in %s, after %.0f s", directory, time.perf_counter() - began)
+    _log.info("%s", times)
+    return run
 
 
 def dry_run(config: Config) -> str:
@@ -174,11 +179,14 @@ def run_forecast(
     output: str | None,
 ) -> Path:
     """Forecast with a trained run and write NetCDF; returns its path."""
-    run = Run.load(directory)
-    forecast = run.forecast(data, leads=leads, start=start)
-    date = label(forecast["forecast_reference_time"].values[-1])
-    path = Path(output) if output else run.directory / f"forecast_{date}.nc"
-    write_netcdf(forecast, path)
+    with timed() as times:
+        run = Run.load(directory)
+        forecast = run.forecast(data, leads=leads, start=start)
+        date = label(forecast["forecast_reference_time"].values[-1])
+        path = Path(output) if output else run.directory / f"forecast_{date}.nc"
+        with stage("writing"):
+            write_netcdf(forecast, path)
+    _log.info("%s", times)
     return path
 
 
@@ -196,9 +204,11 @@ def judged(
 
     With forecasts of others they are in `comparison`: other dates than those of `scores`.
     """
-    run = Run.load(directory)
-    scores, _ = run.verify(data, others, regrid=regrid)
-    write_scores(scores, run.directory, "comparison" if others else "scores")
+    with timed() as times:
+        run = Run.load(directory)
+        scores, _ = run.verify(data, others, regrid=regrid)
+        write_scores(scores, run.directory, "comparison" if others else "scores")
+    _log.info("%s", times)
     return scores
 
 
@@ -207,8 +217,11 @@ def said(scores: Sequence[xr.Dataset]) -> str:
     return "\n".join(f"{table(one)}\n{verdict(one)}" for one in scores)
 
 
+@stage("writing")
 def write_scores(scores: Sequence[xr.Dataset], directory: Path, name: str = "scores") -> None:
     """scores.nc, .csv and .png; further targets have their number in the name."""
+    from gridcast.plots import plot_reliability, plot_scores  # matplotlib
+
     for number, one in enumerate(scores, 1):
         stem = name if number == 1 else f"{name}_{number}"
         write_netcdf(one, directory / f"{stem}.nc")

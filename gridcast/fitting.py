@@ -25,6 +25,7 @@ from gridcast.resuming import checkpoint_of, resumed
 from gridcast.training import checkpoints, loop
 from gridcast.training.batches import member_seed
 from gridcast.training.encoders import CHECKPOINTS
+from gridcast.training.events import require_writer
 from gridcast.training.fine_tuning import weights_of
 from gridcast.training.parallel import layout_of
 from gridcast.training.series import DeviceSeries
@@ -43,6 +44,7 @@ def compile_setup(
       first: steps from the initial date to the first lead.
     """
     config = setup.config
+    require_writer(config.train)
     models = _members(setup) if model is None else [model] * config.train.members
     graph, _, _, frozen, rest = nnx.split(models[0], nnx.Param, nnx.BatchStat, Frozen, ...)
     weights = stacked([Weights(*nnx.state(one, nnx.Param, nnx.BatchStat)) for one in models])

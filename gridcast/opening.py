@@ -24,6 +24,7 @@ from gridcast.sources.regrid import align_dates, to_grid
 from gridcast.sources.simulated import FIRST_YEAR, simulated_series
 from gridcast.sources.static import open_elevation
 from gridcast.sources.store import about_store, open_store
+from gridcast.stages import stage
 from gridcast.timeaxis import TimeAxis
 
 IN_MEMORY = "(in memory)"
@@ -96,6 +97,7 @@ class Source:
 Data = Labelled | Source
 
 
+@stage("opening")
 def open_source(config: Config, data: Data | None = None) -> Source:
     """Find and read the configured variables.
 

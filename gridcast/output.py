@@ -11,6 +11,7 @@ from gridcast.errors import CheckpointError, DataError
 from gridcast.locks import alone_in
 from gridcast.training import checkpoints
 from gridcast.training.encoders import CHECKPOINTS
+from gridcast.training.events import EVENTS
 
 RESULTS = (
     "metrics.jsonl",
@@ -52,7 +53,7 @@ def clear(directory: Path) -> None:
     earlier = checkpoints.saved(directory / CHECKPOINTS)
     if earlier:
         _log.warning("%s holds an earlier run, which is replaced", directory)
-    folders = [*earlier, *directory.glob(EXPORT)]
+    folders = [*earlier, *directory.glob(EXPORT), *directory.glob(EVENTS)]
     found = [path for pattern in RESULTS for path in directory.glob(pattern)]
     try:
         for path in folders:

@@ -33,6 +33,7 @@ from gridcast.references import (
 )
 from gridcast.sources.static import static_layers
 from gridcast.sources.store import stored
+from gridcast.stages import stage
 from gridcast.timeaxis import TimeAxis, label
 from gridcast.training.batches import epoch_batches, member_windows
 from gridcast.training.encoders import load_encoder, put_encoder
@@ -92,6 +93,7 @@ class Setup:
         return model
 
 
+@stage("references")
 def prepare(config: Config, source: Source, splits: Splits | None = None) -> Setup:
     """Cut the series into splits and fit, on training dates only, all that comes before training.
 
@@ -251,8 +253,9 @@ def model_of(
     layers: Float[np.ndarray, "lat lon layer"],
     head: dict[str, np.ndarray],
     network: Callable[..., nnx.Module] | None = None,
+    weights: bool = True,
 ) -> ForecastModel:
-    """The configured model with its first weights."""
+    """The configured model with its first weights; without `weights` with their shapes alone."""
     grid = fields.inputs[0].grid
     patches = config.frames.patches
     return build_model(
@@ -273,4 +276,5 @@ def model_of(
         precision=config.train.precision,
         remat=config.train.remat,
         network=network,
+        weights=weights,
     )

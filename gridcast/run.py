@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import jax
 import numpy as np
 import xarray as xr
 from flax import nnx
@@ -29,6 +30,7 @@ from gridcast.opening import Data
 from gridcast.preparation import model_of, observed_frames
 from gridcast.references import REFERENCES
 from gridcast.reprs import run_card, run_text
+from gridcast.stages import stage
 from gridcast.timeaxis import TimeAxis
 from gridcast.training.checkpoints import Checkpoint, fill, load_newest
 from gridcast.training.encoders import CHECKPOINTS
@@ -64,6 +66,7 @@ class Run:
     clock: tuple[str, int] | None = None
 
     @classmethod
+    @stage("loading")
     def load(cls, directory: str | Path) -> Run:
         """Read the newest intact checkpoint of a run.
 
@@ -88,18 +91,21 @@ class Run:
         about, arrays = checkpoint.about, checkpoint.arrays
         config = config_from_dict(about["config"])
         fields = Fields.restore(config, arrays["fields"], about["fields"])
-        model = model_of(config, fields, arrays["layers"]["layers"], arrays["head"])
+        layers, head = arrays["layers"]["layers"], arrays["head"]
+        model = model_of(config, fields, layers, head, weights=False)
         weights, members = Weights(*nnx.state(model, nnx.Param, nnx.BatchStat)), None
         if config.train.members == 1:
             weights = fill(weights, arrays["best"])
         else:
-            members = fill(stacked([weights] * config.train.members), arrays["best"])
+            shapes = jax.eval_shape(stacked, [weights] * config.train.members)
+            members = fill(shapes, arrays["best"])
             weights = member_of(members, 0)
         nnx.update(model, *weights, fill(nnx.state(model, Frozen), arrays["frozen"]))
         dates, clock = about["training_dates"], about.get("clock")
         clock = None if clock is None else (clock[0], clock[1])
         return cls(directory, config, fields, model, about["origin"], dates, members, clock)
 
+    @stage("forecast")
     def forecast(
         self, data: Data | None = None, *, leads: int | None = None, start: str | None = None
     ) -> xr.Dataset:
@@ -187,6 +193,7 @@ class Run:
         labelled = label_forecast(self.fields, made.made, axis, made.initial, self.attributes)
         return scores, labelled
 
+    @stage("hindcast")
     def hindcast_of(
         self, series: Sequence[xr.DataArray], axis: TimeAxis, splits: Splits
     ) -> Hindcast:

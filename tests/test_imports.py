@@ -27,6 +27,7 @@ ORDER = [
         "cache",
         "compiled",
         "printing",
+        "stages",
         "config",
     ],
     ["sources"],
@@ -42,7 +43,7 @@ ORDER = [
     ["forecaster"],
     ["crossval", "pretraining", "simulation", "judging", "trials", "tuning"],
     ["run_list", "paired", "pairing", "doctor"],
-    ["arguments", "commands_data", "commands_look", "commands_run", "cli"],
+    ["arguments", "commands_data", "commands_look", "commands_run", "completion", "cli"],
     ["__init__"],
 ]
 RANK = {name: rank for rank, line in enumerate(ORDER) for name in line}
@@ -135,4 +136,7 @@ def test_the_command_line_starts_without_anything_heavy(module):
 
 
 def test_heavy_modules_are_seen_where_they_are_loaded():
-    assert {"jax", "xarray"} <= loaded_by("gridcast.run")
+    loaded = loaded_by("gridcast.experiment")
+    assert {"jax", "xarray"} <= loaded
+    # What a forecast does not need it does not wait for.
+    assert not loaded & {"matplotlib", "pooch", "requests"}

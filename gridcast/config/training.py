@@ -62,6 +62,9 @@ class TrainConfig(Section):
         default=False,
         description="compute what lies between layers again in the backward pass: less memory",
     )
+    tensorboard: bool = Field(
+        default=False, description="the numbers of metrics.jsonl also as TensorBoard events"
+    )
     start_from: str | None = Field(default=None, description="a run whose weights to start from")
 
     @model_validator(mode="after")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float
-from scipy.special import ndtri
 
 from gridcast.errors import DataError
 
@@ -150,7 +150,7 @@ def _knots(
     The k-th of n ordered values, from 1, has probability (k - 1/2) / n.
     """
     p = 0.5 / count + (1.0 - 1.0 / count) * _LEVELS
-    z = ndtri(p)
+    z = scipy.special.ndtri(p)
     slopes = np.diff(quantiles)[[0, -1]] / np.diff(z)[[0, -1]]
     ends = quantiles[[0, -1]] + _BEYOND * np.array([-1.0, 1.0]) * slopes
     x = np.concatenate([ends[:1], quantiles, ends[1:]])
@@ -163,7 +163,7 @@ def _scores_of(
     values = np.clip(values, x[0], x[-1])
     first = np.searchsorted(x, values, side="left")
     past = np.searchsorted(x, values, side="right")
-    middle = ndtri(0.5 * (p[np.minimum(first, p.size - 1)] + p[past - 1]))
+    middle = scipy.special.ndtri(0.5 * (p[np.minimum(first, p.size - 1)] + p[past - 1]))
     return np.where(past - first > 1, middle, np.interp(values, x, z))
 
 

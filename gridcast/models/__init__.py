@@ -86,6 +86,7 @@ def build_model(
     precision: Precision = "float32",
     remat: bool = False,
     network: Callable[..., nnx.Module] | None = None,
+    weights: bool = True,
 ) -> ForecastModel:
     """The configured network over its reference.
 
@@ -96,6 +97,8 @@ def build_model(
       seed: of the first weights.
       precision: as of `ForecastModel`; remat: as of `Sizes`.
       network: in place of the configured one, for the same settings.
+      weights: False: shapes in place of the network's arrays, for those of a checkpoint; drawing
+        first ones takes a second.
     """
     layers = np.concatenate([layers, mask[:, :, None].astype(np.float32)], axis=-1)
     sizes = Sizes(
@@ -112,7 +115,11 @@ def build_model(
         wraps=wraps and (patch is None or patch[1] == mask.shape[1]),
         remat=remat,
     )
-    built = (network or MODELS[type(config)])(config, sizes, rngs=nnx.Rngs(seed))
+
+    def drawn() -> nnx.Module:
+        return (network or MODELS[type(config)])(config, sizes, rngs=nnx.Rngs(seed))
+
+    built = drawn() if weights else nnx.eval_shape(drawn)
     return ForecastModel(
         built,
         head,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 import logging
 import os
@@ -13,9 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-
-import pooch
-import requests
 
 from gridcast.errors import DataError
 from gridcast.locks import waiting_for
@@ -81,7 +79,7 @@ def verify(path: Path, cache: Path) -> None:
     entry = _record(cache).get(path.relative_to(cache).as_posix())
     if entry is None:
         return
-    found = pooch.file_hash(str(path), alg="sha256")
+    found = _sha256(path)
     if found != entry["sha256"]:
         raise DataError(
             f"{path} is not the file that was downloaded on {entry['date']}\n"
@@ -89,6 +87,11 @@ def verify(path: Path, cache: Path) -> None:
             f"  found: sha256 {found}\n"
             f"  fix: delete the file, then `gridcast data get {path.parent.name}`"
         )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fetch(address: str, final: Path, cache: Path, waits: Sequence[float]) -> None:
@@ -117,6 +120,9 @@ def _fetch(address: str, final: Path, cache: Path, waits: Sequence[float]) -> No
 
 def _transfer(address: str, partial: Path) -> None:
     """One try, from the first byte: the producer's file may have changed since the last one."""
+    import pooch  # they take a quarter of a second, which nobody waits for whose data are here
+    import requests
+
     fetch = pooch.HTTPDownloader(
         progressbar=sys.stderr.isatty(), chunk_size=1 << 16, timeout=(_CONNECT, _READ)
     )
@@ -161,7 +167,7 @@ def _require_netcdf(path: Path) -> None:
 def _remember(final: Path, address: str, partial: Path, cache: Path) -> None:
     name = final.relative_to(cache).as_posix()
     entry = {
-        "sha256": pooch.file_hash(str(partial), alg="sha256"),
+        "sha256": _sha256(partial),
         "bytes": partial.stat().st_size,
         "address": address,
         "date": dt.datetime.now(dt.UTC).date().isoformat(),

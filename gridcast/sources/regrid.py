@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+import scipy
 import xarray as xr
 from jaxtyping import Float
-from scipy import sparse
 
 from gridcast.errors import DataError
 from gridcast.grid import Grid, describe_axis
@@ -81,7 +81,7 @@ def align_dates(series: xr.DataArray, axis: TimeAxis) -> xr.DataArray:
     return _like(series, values, axis.times, series["lat"].values, series["lon"].values)
 
 
-def weights(source: Grid, target: Grid) -> tuple[sparse.csr_array, sparse.csr_array]:
+def weights(source: Grid, target: Grid) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
     """Weights of the source's rows and columns, [target row, source row] and alike.
 
     `rows @ field @ columns.T` is the sum of weighted values; the weights of a cell sum to the
@@ -124,7 +124,7 @@ def _finer(source: np.ndarray, target: np.ndarray) -> bool:
     return ours <= theirs * (1 + _SAME)
 
 
-def _same_cells(source: np.ndarray, target: np.ndarray) -> sparse.csr_array | None:
+def _same_cells(source: np.ndarray, target: np.ndarray) -> scipy.sparse.csr_array | None:
     """Weights of 1, where the target's centres are neighbouring centres of the source.
 
     The outermost edges of a cut grid are a guess, so overlap would not quite give this.
@@ -135,12 +135,14 @@ def _same_cells(source: np.ndarray, target: np.ndarray) -> sparse.csr_array | No
     if not neighbours or offset.min(axis=1).max() > _SAME:
         return None
     ones, row = np.ones(target.size), np.arange(target.size)
-    return sparse.csr_array(sparse.coo_array((ones, (row, nearest)), (target.size, source.size)))
+    return scipy.sparse.csr_array(
+        scipy.sparse.coo_array((ones, (row, nearest)), (target.size, source.size))
+    )
 
 
 def _overlap(
     source: Float[np.ndarray, " x1"], target: Float[np.ndarray, " t1"], period: float | None
-) -> sparse.csr_array:
+) -> scipy.sparse.csr_array:
     """Which share of each target cell each source cell covers, from the edges of both."""
     row, column, share = [], [], []
     for turn in (0.0,) if period is None else (-period, 0.0, period):
@@ -153,7 +155,7 @@ def _overlap(
             column += range(first, first + part.size)
             share += part.tolist()
     shape = target.size - 1, source.size - 1
-    return sparse.csr_array(sparse.coo_array((share, (row, column)), shape))
+    return scipy.sparse.csr_array(scipy.sparse.coo_array((share, (row, column)), shape))
 
 
 def _between(
@@ -162,7 +164,7 @@ def _between(
     target: Float[np.ndarray, " t"],
     *,
     around: bool,
-) -> sparse.csr_array:
+) -> scipy.sparse.csr_array:
     """Weights of the two source centres around each target centre.
 
     Between the outermost centre and the edge of its cell the centre's value holds.
@@ -177,13 +179,15 @@ def _between(
         target = (target - middle + 180.0) % 360.0 + middle - 180.0
         covered = ((target > edges[0] - _SAME) & (target < edges[-1] + _SAME)).astype(np.float64)
     if source.size == 1:
-        return sparse.csr_array(covered[:, None])
+        return scipy.sparse.csr_array(covered[:, None])
     left = np.clip(np.searchsorted(source, target, side="right") - 1, 0, source.size - 2)
     weight = np.clip((target - source[left]) / (source[left + 1] - source[left]), 0.0, 1.0)
     rows = np.tile(np.arange(target.size), 2)
     columns = np.concatenate([left, (left + 1) % size])
     shares = np.concatenate([(1.0 - weight) * covered, weight * covered])
-    return sparse.csr_array(sparse.coo_array((shares, (rows, columns)), (target.size, size)))
+    return scipy.sparse.csr_array(
+        scipy.sparse.coo_array((shares, (rows, columns)), (target.size, size))
+    )
 
 
 def _like(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import scipy
 import xarray as xr
-from scipy import sparse
 
 from gridcast.errors import DataError
 from gridcast.sources.netcdf import opened, write_netcdf
@@ -225,7 +225,9 @@ def _limit(system: OceanSystem) -> xr.Dataset:
     return xr.Dataset(variables, coordinates)
 
 
-def _entries(matrix: sparse.csr_array, name: str, units: str, meaning: str) -> dict[str, tuple]:
+def _entries(
+    matrix: scipy.sparse.csr_array, name: str, units: str, meaning: str
+) -> dict[str, tuple]:
     """A sparse matrix over ocean cells in coordinate form."""
     entries, entry = matrix.tocoo(), f"{name}_entry"
     row, column = (index.astype(np.int32) for index in entries.coords)
@@ -236,9 +238,9 @@ def _entries(matrix: sparse.csr_array, name: str, units: str, meaning: str) -> d
     }
 
 
-def _matrix(file: xr.Dataset, name: str) -> sparse.csr_array:
+def _matrix(file: xr.Dataset, name: str) -> scipy.sparse.csr_array:
     row, column, weight = (file[f"{name}_{part}"].values for part in ("row", "col", "weight"))
-    return sparse.csr_array((weight, (row, column)), shape=(file.sizes["cell"],) * 2)
+    return scipy.sparse.csr_array((weight, (row, column)), shape=(file.sizes["cell"],) * 2)
 
 
 def _about(long_name: str) -> dict[str, str]:

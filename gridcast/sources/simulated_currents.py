@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float, Int
-from scipy import sparse
-from scipy.sparse.linalg import splu
 
 FASTEST = 0.95  # cells a month; below 1, so that one step reaches no further than a neighbour
 DIFFUSION = 0.01  # share of a cell's anomaly that each neighbour receives in a month
@@ -25,9 +24,9 @@ def ocean_currents(
     cell = _number(mask)
     rows, curl = np.nonzero(mask)[0], np.sin(4.0 * np.deg2rad(lat))
     reach = max(lat.size / 6.0, 1.0)
-    stiffness = (4.0 + reach**-2) * sparse.eye_array(rows.size) - _adjacency(cell)
+    stiffness = (4.0 + reach**-2) * scipy.sparse.eye_array(rows.size) - _adjacency(cell)
     psi = np.zeros(mask.shape)
-    psi[mask] = splu(stiffness.tocsc()).solve(curl[rows])
+    psi[mask] = scipy.sparse.linalg.splu(stiffness.tocsc()).solve(curl[rows])
     padded = np.pad(psi, ((1, 1), (0, 0)))
     u = -0.5 * (padded[2:] - padded[:-2])
     v = 0.5 * (np.roll(psi, -1, axis=1) - np.roll(psi, 1, axis=1))
@@ -46,7 +45,7 @@ def ocean_operator(
     u: Float[np.ndarray, "lat lon"],
     v: Float[np.ndarray, "lat lon"],
     damping: Cells,
-) -> sparse.csr_array:
+) -> scipy.sparse.csr_array:
     """A: advection, then diffusion, then damping.
 
     Advection is semi-Lagrangian: a cell takes the value, bilinear between cells, of where its
@@ -72,18 +71,18 @@ def ocean_operator(
     source = np.concatenate([np.where(index < 0, own, index) for index, _ in parts])
     weight = np.concatenate([w for _, w in parts])
     size = (own.size, own.size)
-    advection = sparse.coo_array((weight, (np.tile(own, 4), source)), shape=size)
-    step = sparse.diags_array(damping) @ _diffusion(cell, DIFFUSION) @ advection.tocsr()
+    advection = scipy.sparse.coo_array((weight, (np.tile(own, 4), source)), shape=size)
+    step = scipy.sparse.diags_array(damping) @ _diffusion(cell, DIFFUSION) @ advection.tocsr()
     return _sorted(step)
 
 
-def ocean_noise(mask: Bool[np.ndarray, "lat lon"], amplitude: Cells) -> sparse.csr_array:
+def ocean_noise(mask: Bool[np.ndarray, "lat lon"], amplitude: Cells) -> scipy.sparse.csr_array:
     """S: white noise made smooth along the sea, with standard deviation `amplitude`."""
     smooth = step = _diffusion(_number(mask), 1.0 / 6.0)
     for _ in range(SMOOTHING_STEPS - 1):
         smooth = smooth @ step
     deviation = np.sqrt((smooth * smooth) @ np.ones(amplitude.size))
-    return _sorted(sparse.diags_array(amplitude / deviation) @ smooth)
+    return _sorted(scipy.sparse.diags_array(amplitude / deviation) @ smooth)
 
 
 def _number(mask: Bool[np.ndarray, "lat lon"]) -> Int[np.ndarray, "lat lon"]:
@@ -91,7 +90,7 @@ def _number(mask: Bool[np.ndarray, "lat lon"]) -> Int[np.ndarray, "lat lon"]:
     return np.where(mask, np.cumsum(mask).reshape(mask.shape) - 1, -1)
 
 
-def _adjacency(cell: Int[np.ndarray, "lat lon"]) -> sparse.csr_array:
+def _adjacency(cell: Int[np.ndarray, "lat lon"]) -> scipy.sparse.csr_array:
     """1 where two ocean cells share an edge; columns wrap, rows end at the poles."""
     pairs = [(cell, np.roll(cell, -1, axis=1)), (cell[:-1], cell[1:])]
     a, b = (np.concatenate([pair[k].ravel() for pair in pairs]) for k in (0, 1))
@@ -99,17 +98,19 @@ def _adjacency(cell: Int[np.ndarray, "lat lon"]) -> sparse.csr_array:
     a, b = a[at_sea], b[at_sea]
     row, column = np.concatenate([a, b]), np.concatenate([b, a])
     size = int(cell.max()) + 1
-    return sparse.coo_array((np.ones(row.size), (row, column)), shape=(size, size)).tocsr()
+    return scipy.sparse.coo_array((np.ones(row.size), (row, column)), shape=(size, size)).tocsr()
 
 
-def _diffusion(cell: Int[np.ndarray, "lat lon"], share: float) -> sparse.csr_array:
+def _diffusion(cell: Int[np.ndarray, "lat lon"], share: float) -> scipy.sparse.csr_array:
     adjacency = _adjacency(cell)
     neighbours = adjacency @ np.ones(int(cell.max()) + 1)
-    return sparse.csr_array(sparse.diags_array(1.0 - share * neighbours) + share * adjacency)
+    return scipy.sparse.csr_array(
+        scipy.sparse.diags_array(1.0 - share * neighbours) + share * adjacency
+    )
 
 
-def _sorted(matrix: sparse.sparray) -> sparse.csr_array:
+def _sorted(matrix: scipy.sparse.sparray) -> scipy.sparse.csr_array:
     """Canonical order of the entries: sums then round the same way after a trip through a file."""
-    result = sparse.csr_array(matrix)
+    result = scipy.sparse.csr_array(matrix)
     result.sum_duplicates()
     return result

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float, Float32
-from scipy import sparse
 
 from gridcast.errors import DataError
 from gridcast.sources.simulated_currents import ocean_currents, ocean_noise, ocean_operator
@@ -44,8 +44,8 @@ class OceanSystem:
     lon: Float[np.ndarray, " lon"]
     mask: Bool[np.ndarray, "lat lon"]
     relief: Float32[np.ndarray, "lat lon"]
-    operator: sparse.csr_array
-    noise_factor: sparse.csr_array
+    operator: scipy.sparse.csr_array
+    noise_factor: scipy.sparse.csr_array
     monthly_amplitude: Float[np.ndarray, " 12"]
     seasonal_cycle: Float32[np.ndarray, "12 lat lon"]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy import ndimage
 
 from gridcast.errors import DataError
 
@@ -33,8 +33,10 @@ def create_relief(
     lon = np.arange(columns) * 360.0 / columns
     height = smooth_field(lat, lon, rng, wavenumber=3.0)
     height -= _sea_level(height, lat)
-    rough = ndimage.gaussian_filter1d(rng.standard_normal((rows, columns)), 1.0, 0, mode="nearest")
-    rough = ndimage.gaussian_filter1d(rough, 1.0, 1, mode="wrap")
+    rough = scipy.ndimage.gaussian_filter1d(
+        rng.standard_normal((rows, columns)), 1.0, 0, mode="nearest"
+    )
+    rough = scipy.ndimage.gaussian_filter1d(rough, 1.0, 1, mode="wrap")
     rough /= rough.std()
     # A factor, not a sum: roughness never moves the coast.
     land = (250.0 + 900.0 * np.tanh(height)) * np.exp(0.9 * np.tanh(rough))

@@ -12,23 +12,29 @@ import numpy as np
 from jaxtyping import Float
 
 from gridcast.drafts import unwritable, write_text
+from gridcast.training.events import Events
 from gridcast.training.step import LOGGED
 
 
 class Journal:
     """What was written after the checkpoint of a resumed run is dropped.
 
+    Args:
+      step: of this checkpoint.
+      events: write the same numbers for TensorBoard.
+
     Raises:
       DataError: it cannot be written.
     """
 
-    def __init__(self, path: Path, step: int):
+    def __init__(self, path: Path, step: int, *, events: bool = False):
         kept = []
         if step and path.exists():
             lines = path.read_text().splitlines()
             kept = [line for line in lines if _readable(line).get("step", step + 1) <= step]
         self.path = path
         write_text(path, "".join(f"{line}\n" for line in kept))
+        self._events = Events(path.parent, step) if events else None
 
     def steps(self, epoch: int, first: int, rows: Float[np.ndarray, "step logged"]) -> None:
         self._write(
@@ -39,13 +45,22 @@ class Journal:
     def epoch(self, **record: int | float) -> None:
         self._write([record])
 
+    def close(self) -> None:
+        """Finish the events; lines are written at once."""
+        if self._events is not None:
+            self._events.close()
+
     def _write(self, records: Iterable[dict[str, Any]]) -> None:
+        records = list(records)
         text = "".join(json.dumps(_finite(record)) + "\n" for record in records)
         try:
             with self.path.open("a") as file:
                 file.write(text)
         except OSError as error:
             raise unwritable(self.path, error) from error
+        if self._events is not None:
+            for record in records:
+                self._events.write(record)
 
 
 def _finite(record: dict[str, Any]) -> dict[str, Any]:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm.auto import tqdm
 
 from gridcast.config.training import TrainConfig
 from gridcast.errors import TrainingError
 from gridcast.training.batches import epoch_batches
 from gridcast.training.journal import Journal
+from gridcast.training.progress import Progress, first_told, progress_bar
 from gridcast.training.series import DeviceSeries
 from gridcast.training.state import TrainState, Weights
 from gridcast.training.step import Stepper
@@ -31,24 +30,6 @@ STEPS_PER_CALL = 8
 MOST_SKIPPED, SKIPPED_ALWAYS = 0.1, 2
 Series = DeviceSeries | StreamedSeries
 _log = logging.getLogger("gridcast")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where training stands; with the state and the seed it decides all that follows.
-
-    Attributes:
-      best_loss, best_epoch: of the best validation so far; epoch 0 is the untrained model.
-      stale: epochs since then.
-      finished: training ended by itself.
-      skipped: steps that were not taken, because what came of them was not finite.
-    """
-
-    best_loss: float
-    best_epoch: int = 0
-    stale: int = 0
-    finished: bool = False
-    skipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -123,8 +104,9 @@ def fit(
     """
     now = begin
     steps = epoch_batches(windows, config.batch_size, config.seed, 0).shape[-2]
-    journal = Journal(metrics, int(now.state.step))
-    with signals() as heard, _bar(config.epochs * steps, int(now.state.step)) as bar:
+    began_at = int(now.state.step)
+    journal = Journal(metrics, began_at, events=config.tensorboard)
+    with signals() as heard, progress_bar(config.epochs * steps, began_at) as bar, closing(journal):
         while not now.progress.finished:
             epoch, first = divmod(int(now.state.step), steps)
             began = time.perf_counter()
@@ -133,7 +115,10 @@ def fit(
             for part in series.stretches(batches, first, STEPS_PER_CALL):
                 left, right = right, right + part.last - part.first
                 waited += part.waited
-                state, log = stepper.run(state, part.series, part.batches, part.first, part.last)
+                with first_told(epoch * steps + left == began_at):
+                    state, log = stepper.run(
+                        state, part.series, part.batches, part.first, part.last
+                    )
                 rows = np.asarray(log)[part.first : part.last]
                 journal.steps(epoch, epoch * steps + left, rows)
                 losses += rows[:, 0].tolist()
@@ -201,40 +186,3 @@ def _mean(losses: Sequence[float]) -> float:
 
 def _copy(weights: Weights) -> Weights:
     return jax.tree.map(jnp.copy, weights)
-
-
-@contextmanager
-def _bar(total: int, done: int) -> Iterator[_Bar]:
-    bar = _Bar(total, done)
-    try:
-        yield bar
-    finally:
-        bar.close()
-
-
-def _watched() -> bool:
-    """Whether somebody looks on: at a terminal, or in a notebook."""
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return sys.stderr.isatty() or "IPKernelApp" in getattr(shell, "config", {})
-
-
-class _Bar:
-    """A progress bar on a terminal and in a notebook, one plain line for each epoch elsewhere."""
-
-    def __init__(self, total: int, done: int):
-        self.inner = tqdm(total=total, initial=done, unit="step", disable=not _watched())
-        self.update = self.inner.update
-        self.close = self.inner.close
-
-    def epoch(
-        self, epoch: int, epochs: int, loss: float, validation: float, progress: Progress
-    ) -> None:
-        text = (
-            f"loss {loss:.4f}, validation {validation:.4f}, "
-            f"best {progress.best_loss:.4f} (epoch {progress.best_epoch})"
-        )
-        if self.inner.disable:
-            _log.info("epoch %d of %d: %s", epoch, epochs, text)
-        else:
-            self.inner.set_description(f"epoch {epoch}/{epochs}")
-            self.inner.set_postfix_str(text)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy.special import ndtr
 
 from gridcast.errors import DataError
 from gridcast.verification.categories import CategoryPairs
@@ -44,7 +44,7 @@ def pit_histogram(pairs: NormalPairs, bins: int = 10) -> Float[np.ndarray, "lead
     shares = np.zeros((pairs.observed.shape[1], bins))
     for lead, rows in one_lead(pairs):
         error, deviation, area = pairs.at(lead, rows)
-        place = (ndtr(in_deviations(error, deviation)) * bins).astype(np.int64)
+        place = (scipy.special.ndtr(in_deviations(error, deviation)) * bins).astype(np.int64)
         right = (deviation == 0) & (error == 0)
         inside = np.minimum(place, bins - 1)[~right]
         shares[lead] += np.bincount(inside, area[~right], minlength=bins)

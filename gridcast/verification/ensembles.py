@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float
-from scipy.special import ndtr
 
 from gridcast.errors import DataError
 from gridcast.scratch import lead_blocks, room
@@ -141,7 +141,9 @@ class NormalPairs:
         z = in_deviations(error, deviation)
         density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
         # z (2 cdf - 1), in a form that has a limit for no deviation.
-        return error * (2 * ndtr(z) - 1) + deviation * (2 * density - 1 / np.sqrt(np.pi))
+        return error * (2 * scipy.special.ndtr(z) - 1) + deviation * (
+            2 * density - 1 / np.sqrt(np.pi)
+        )
 
     def variance_at(self, lead: int, rows: slice) -> Cells:
         return self.at(lead, rows)[1] ** 2
@@ -150,7 +152,9 @@ class NormalPairs:
         # Anything may stand off the mask, and it is not looked at.
         with np.errstate(invalid="ignore", over="ignore"):
             distance = self.mean.astype(np.float64) - threshold
-            return ndtr(in_deviations(distance, self.deviation.astype(np.float64), tie=-np.inf))
+            return scipy.special.ndtr(
+                in_deviations(distance, self.deviation.astype(np.float64), tie=-np.inf)
+            )
 
 
 Uncertain = EnsemblePairs | NormalPairs

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float, Int
-from scipy.special import stdtr
 
 from gridcast.scratch import blocks
 from gridcast.verification.metrics import Pairs
@@ -105,7 +105,7 @@ def diebold_mariano(
     error = np.sqrt(np.maximum(total, 0.0)) / np.maximum(count, 1)
     size = np.where(mean == 0, 0.0, np.inf)
     np.divide(factor * np.abs(mean), error, out=size, where=error > 0)
-    return mean, np.where(tested, 2 * stdtr(freedom, -size), np.nan)
+    return mean, np.where(tested, 2 * scipy.special.stdtr(freedom, -size), np.nan)
 
 
 def false_discovery(p_value: ByCell, level: float) -> Bool[np.ndarray, " cell"]:

@@ -13,6 +13,7 @@ from gridcast.frames.fields import Fields
 from gridcast.frames.transform import FrameTransform
 from gridcast.scratch import lead_blocks
 from gridcast.sources.units import family
+from gridcast.stages import stage
 from gridcast.verification.class_scores import of_classes, of_terciles
 from gridcast.verification.confidence import confidence
 from gridcast.verification.distributions import distributions, uncertain
@@ -30,6 +31,7 @@ _LONG_NAMES = {
 }
 
 
+@stage("verification")
 def score(
     hindcast: Hindcast,
     fields: Fields,

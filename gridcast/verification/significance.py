@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float, Int
-from scipy.special import ndtr, stdtrit
 
 from gridcast.errors import DataError
 from gridcast.scratch import blocks
@@ -156,7 +156,9 @@ def compare(
             ours.acc,
         )
         freedom, factor = few_blocks(np.array([dates]), size)
-        tail = float(ndtr(stdtrit(freedom, (1 - level) / 2) / factor)[0])
+        tail = float(
+            scipy.special.ndtr(scipy.special.stdtrit(freedom, (1 - level) / 2) / factor)[0]
+        )
         for bound, statistic in zip(bounds, statistics, strict=True):
             bound[:, lead] = np.quantile(statistic[:, 0], [tail, 1 - tail])
     difference, skill, correlation = (Interval(low, high) for low, high in bounds)
