@@ -191,6 +191,8 @@ TESTED = {
 IN_CI = {
     "python -m venv .venv": 'python3 -m venv "$work/venv"',
     'pip install -e ".[dev]"': 'pip" install --quiet --disable-pip-version-check -e ".[dev,docs]"',
+    'pip install -e ".[docs]"': 'pip" install --quiet --disable-pip-version-check -e ".[dev,docs]"',
+    "sphinx-build -n -W --keep-going scripts/site site": "sphinx-build -n -W -q --keep-going",
     "pip install -e .": 'pip" install --quiet --disable-pip-version-check -e ".[dev,docs]"',
     "python -m pytest": "python -m pytest 2>&1",
     "python -m pytest -m family": "python -m pytest -m family",
