@@ -70,7 +70,7 @@ class _OverReference(Section):
 class ReferenceModelConfig(_OverReference):
     """A reference as the model itself, without a network: nothing is trained."""
 
-    name: Base
+    name: Base = Field(description="which reference")
 
     @property
     def base(self) -> Base:
@@ -121,7 +121,7 @@ class _ConvCells(_Network):
         "large": {"hidden": [48, 48]},
     }
     hidden: Widths = Field(default=[24], description="hidden channels of each cell")
-    kernel: Kernel = Field(default=3, description="cells of the side of each convolution")
+    kernel: Kernel = Field(default=3, description="cells of the side of a convolution's kernel")
     downsample: Factor = Field(default=2, description="cells of the grid to one of the network")
     norm: Literal["group", "layer", "none"] = Field(
         default="none", description="normalisation of each cell's gates"
@@ -131,13 +131,13 @@ class _ConvCells(_Network):
 class ConvLstmConfig(_ConvCells):
     """Stacked convolutional LSTM cells on a grid coarsened by `downsample`."""
 
-    name: Literal["conv_lstm"]
+    name: Literal["conv_lstm"] = Field(description="which network")
 
 
 class ConvSeq2SeqConfig(_ConvCells):
     """ConvLSTM cells read the inputs; others, starting from their states, unroll the leads."""
 
-    name: Literal["conv_seq2seq"]
+    name: Literal["conv_seq2seq"] = Field(description="which network")
     sampling: Literal["none", "scheduled"] = Field(
         default="none",
         description="scheduled: training shows the decoder true frames at first, then its own",
@@ -152,19 +152,18 @@ class CnnLstmConfig(_WithLstm):
         "base": {"channels": [16, 32, 32], "latent": 64, "hidden": [128]},
         "large": {"channels": [32, 64, 64], "latent": 128, "hidden": [256]},
     }
-    name: Literal["cnn_lstm"]
+    name: Literal["cnn_lstm"] = Field(description="which network")
     channels: Widths = Field(
         default=[16, 32, 32],
         description="channels of each encoder block; each block halves the grid",
     )
     convolutions: Positive = Field(default=1, description="convolutions in each encoder block")
-    kernel: Kernel = Field(default=3, description="cells of the side of each convolution")
+    kernel: Kernel = Field(default=3, description="cells of the side of a convolution's kernel")
     norm: Literal["batch", "group", "layer", "none"] = Field(
-        default="group", description="normalisation after each convolution of the encoder"
+        default="group", description="normalisation after each convolution"
     )
     pooling: Literal["max", "mean", "stride"] = Field(
-        default="max",
-        description="how a block halves the grid; stride: by a convolution in steps of two cells",
+        default="max", description="how an encoder block halves the grid"
     )
     latent: Positive | None = Field(
         default=64, description="length of the vector that a frame becomes; null: its features"
@@ -189,7 +188,7 @@ class SeriesConfig(_WithLstm):
         "base": {"filters": [32], "hidden": [64]},
         "large": {"filters": [64], "hidden": [128]},
     }
-    name: Literal["series"]
+    name: Literal["series"] = Field(description="which network")
     filters: list[Positive] = Field(
         default=[32], description="filters of each convolution over time; [] for none"
     )
