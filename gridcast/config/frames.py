@@ -14,11 +14,10 @@ class ClimatologyConfig(Section):
     """The seasonal cycle that anomalies are taken against, fitted on training dates only."""
 
     kind: Literal["harmonics", "monthly", "mean"] = Field(
-        default="harmonics",
-        description="waves of the year, the mean of each calendar month, or one mean",
+        default="harmonics", description="waves of a year, a mean of each month, or one mean"
     )
     harmonics: Annotated[int, Field(ge=1, le=6)] = Field(
-        default=3, description="waves a year, where kind is harmonics"
+        default=3, description="waves of a year, a half, a third, ..., so many"
     )
     trend: bool = Field(default=False, description="also fit a linear trend, and continue it")
     period: Period | None = Field(
@@ -88,9 +87,7 @@ class FramesConfig(Section):
     known: list[Literal["season", "insolation"]] = Field(
         default=["season"], description="what is known in advance of every date, as inputs"
     )
-    patches: PatchesConfig | None = Field(
-        default=None, description="for grids too large to train on whole; default: the whole grid"
-    )
+    patches: PatchesConfig | None = None
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
 
 
@@ -98,8 +95,7 @@ class ClassesConfig(Section):
     """Classes of the target: terciles of each cell and month, or given thresholds."""
 
     kind: Literal["terciles", "thresholds"] = Field(
-        default="terciles",
-        description="thirds of the training years, or classes between thresholds",
+        default="terciles", description="terciles of each cell and month, or the thresholds below"
     )
     thresholds: list[float] = Field(
         default=[], description="ascending, in units of the variable; n of them make n + 1 classes"

@@ -121,7 +121,7 @@ class _ConvCells(_Network):
         "large": {"hidden": [48, 48]},
     }
     hidden: Widths = Field(default=[24], description="hidden channels of each cell")
-    kernel: Kernel = Field(default=3, description="cells of the side of each convolution")
+    kernel: Kernel = Field(default=3, description="cells of the side of a convolution's kernel")
     downsample: Factor = Field(default=2, description="cells of the grid to one of the network")
     norm: Literal["group", "layer", "none"] = Field(
         default="none", description="normalisation of each cell's gates"
@@ -158,13 +158,12 @@ class CnnLstmConfig(_WithLstm):
         description="channels of each encoder block; each block halves the grid",
     )
     convolutions: Positive = Field(default=1, description="convolutions in each encoder block")
-    kernel: Kernel = Field(default=3, description="cells of the side of each convolution")
+    kernel: Kernel = Field(default=3, description="cells of the side of a convolution's kernel")
     norm: Literal["batch", "group", "layer", "none"] = Field(
-        default="group", description="normalisation after each convolution of the encoder"
+        default="group", description="normalisation after each convolution"
     )
     pooling: Literal["max", "mean", "stride"] = Field(
-        default="max",
-        description="how a block halves the grid; stride: by a convolution in steps of two cells",
+        default="max", description="how an encoder block halves the grid"
     )
     latent: Positive | None = Field(
         default=64, description="length of the vector that a frame becomes; null: its features"

@@ -51,7 +51,7 @@ class CrossvalConfig(Section):
     """Blocks of years left out in turn, for `gridcast crossval`."""
 
     folds: Annotated[int, Field(ge=3)] = Field(
-        default=5, description="blocks that the years are divided into"
+        default=5, description="blocks that the years are cut into"
     )
     buffer: Positive | None = Field(
         default=None,

@@ -14,7 +14,7 @@ class TrainConfig(Section):
     """How the weights are found."""
 
     epochs: Positive = Field(default=20, description="passes over the training windows, at most")
-    batch_size: Positive = Field(default=16, description="windows of a step, and of a forecast")
+    batch_size: Positive = Field(default=16, description="windows in one step")
     loss: (
         Literal["mse", "mae", "huber", "balanced_mse", "bernoulli_gamma", "crps", "mse_crps"] | None
     ) = Field(
@@ -23,7 +23,7 @@ class TrainConfig(Section):
         "forecast a mean and a standard deviation",
     )
     learning_rate: Share = Field(
-        default=1e-3, description="at its highest, after the warmup; it falls as a cosine"
+        default=1e-3, description="at its highest: it rises at first and falls to the end"
     )
     warmup: Fraction = Field(default=0.05, description="share of the steps in which the rate rises")
     weight_decay: NotNegative = Field(default=1e-4, description="decoupled from the gradient")
@@ -38,7 +38,7 @@ class TrainConfig(Section):
         default=5, description="epochs without a better validation before it stops"
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
-        default=0, description="of first weights, order of windows, dropout and augmentation"
+        default=0, description="of first weights, batches and dropout"
     )
     members: Positive = Field(
         default=1, description="networks trained side by side, from seeds one apart, as one model"

@@ -18,7 +18,7 @@ class TuneConfig(Section):
     trials: Positive = Field(
         default=20, description="of more combinations than these, so many are drawn at random"
     )
-    folds: Positive = Field(default=3, description="parts of the years that are judged in turn")
+    folds: Positive = Field(default=3, description="blocks of years that each setting is judged on")
     how: Literal["blocks", "ahead"] = Field(
         default="blocks",
         description="blocks: each block of the training years, judged by models of the others; "

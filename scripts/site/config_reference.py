@@ -81,7 +81,7 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 def _chapter(part: Part, titles: dict[type[BaseModel], str]) -> str:
     names = {model.__name__: title for model, title in titles.items()}
-    properties = part.model.model_json_schema()["properties"]
+    properties = _properties(part.model.model_json_schema())
     rows = []
     for key, field in part.model.model_fields.items():
         spot = "-".join([*re.findall(r"\w+", part.title.replace(".name: ", "-")), key])
@@ -98,13 +98,17 @@ def _chapter(part: Part, titles: dict[type[BaseModel], str]) -> str:
     return "\n".join([*lines, *_presets(part.model)])
 
 
+def _properties(schema: dict[str, Any]) -> dict[str, Any]:
+    """Of a section, also where something shorter may be written in its place."""
+    forms = [schema, *schema.get("anyOf", [])]
+    return next(form["properties"] for form in forms if "properties" in form)
+
+
 def meaning(part: Part, key: str) -> str:
     """What a key is for; of a key that holds a section, what the section is for."""
     field = part.model.model_fields[key]
     if field.description is not None:
         return field.description
-    if ".name: " in part.title and key == "name":
-        return "chooses this section"
     models = _models(field.annotation)
     if len(models) > 1:
         return "one of these, chosen by its `name`"
