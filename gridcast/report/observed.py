@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float32
 
 from gridcast.frames.fields import target_series
+from gridcast.frames.transform import FrameTransform
 from gridcast.labelling import LATITUDE, LONGITUDE, of_file
 from gridcast.matching import matching_series
 from gridcast.opening import Data
 from gridcast.run import Run
+from gridcast.scratch import blocks, room
+from gridcast.sources.store import stored
 
 
 def observations(run: Run, data: Data | None, *forecasts: xr.Dataset) -> xr.Dataset:
@@ -31,13 +35,14 @@ def observations(run: Run, data: Data | None, *forecasts: xr.Dataset) -> xr.Data
     found: dict[str, xr.DataArray] = {}
     targets = zip(target_series(run.config, series), run.fields.plain, strict=True)
     for answer, target in targets:
-        came = answer.reindex(time=times).where(target.grid.mask)
-        normal = np.where(target.grid.mask, target.climatology.at(times), np.nan)
         name = target.variable
-        about = {"units": target.units, "long_name": f"observed {name}"}
-        found[name] = came.drop_attrs().assign_attrs(about)
-        about = {"units": target.units, "long_name": f"training climatology of {name}"}
-        found[f"{name}_climatology"] = came.copy(data=normal.astype(np.float32)).assign_attrs(about)
+        coords = {"time": times, "lat": answer["lat"].values, "lon": answer["lon"].values}
+        fields = zip(
+            (name, f"{name}_climatology"), _at(answer, target, times), _WHAT, strict=True
+        )
+        for key, values, what in fields:
+            about = {"units": target.units, "long_name": f"{what} {name}"}
+            found[key] = xr.DataArray(values, coords, answer.dims, attrs=about)
     together = xr.Dataset(found).assign_attrs(of_file(run.attributes))
     together["lat"].attrs, together["lon"].attrs = LATITUDE, LONGITUDE
     together["time"].attrs = {"standard_name": "time", "units_metadata": "leap_seconds: none"}
@@ -45,3 +50,17 @@ def observations(run: Run, data: Data | None, *forecasts: xr.Dataset) -> xr.Data
 
 
 _INITIAL = "forecast_reference_time"
+_WHAT = ("observed", "training climatology of")
+
+
+def _at(
+    answer: xr.DataArray, target: FrameTransform, times: np.ndarray
+) -> tuple[Float32[np.ndarray, "date lat lon"], Float32[np.ndarray, "date lat lon"]]:
+    """What was observed at any dates, and the climatology; of stored series so many at a time."""
+    came, normal = (room((times.size, *answer.shape[1:]), np.float32) for _ in range(2))
+    place = answer.indexes["time"].get_indexer(times)
+    for part in blocks(times.size, 8 * answer[0].size) if stored(answer) else [slice(None)]:
+        seen = target.grid.mask & (place[part] >= 0)[:, None, None]
+        came[part] = np.where(seen, answer[np.maximum(place[part], 0)].values, np.nan)
+        normal[part] = np.where(target.grid.mask, target.climatology.at(times[part]), np.nan)
+    return came, normal
