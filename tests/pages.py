@@ -33,8 +33,8 @@ class Block:
 
 
 def documents() -> list[Path]:
-    """README and every page."""
-    return [ROOT / "README.md", *sorted(SITE.rglob("*.md"))]
+    """The READMEs and every page."""
+    return [ROOT / "README.md", ROOT / "data" / "README.md", *sorted(SITE.rglob("*.md"))]
 
 
 def blocks(text: str) -> Iterator[Block]:

@@ -320,6 +320,29 @@ def test_every_piece_of_a_config_that_is_shown_is_one():
     assert read > 2
 
 
+def test_the_sections_that_a_reader_is_led_through_are_those_of_the_report():
+    text = (SITE / "howto" / "read_the_report.md").read_text()
+    told = [name.rstrip(".") for name in re.findall(r"^\d\. \*\*(.+?)\*\*", text, re.M)]
+    source = (ROOT / "gridcast" / "report" / "page.py").read_text()
+    sections = re.findall(r'^        "([A-Z][\w ]+)": ', source, re.M)
+    assert len(told) == 7
+    assert told == [name for name in sections if name in told]  # in the same order
+
+
+def figures(text: str) -> set[str]:
+    """Shares, and periods of years: what has been measured."""
+    return set(re.findall(r"(?:\d+ to )?\d+ %|\b(?:19|20)\d\d-(?:19|20)\d\d\b", text))
+
+
+def test_pages_say_no_figure_that_readme_does_not_say():
+    # Of any interval, of an example, of the names of files.
+    free = {"95 %", "60 %", "1950-1973"}
+    pages = {path.name: figures(path.read_text()) - free for path in SITE.rglob("*.md")}
+    assert {"10 to 40 %", "1995-2000"} <= pages["probabilities.md"]
+    known = figures((ROOT / "README.md").read_text())
+    assert {name: found - known for name, found in pages.items() if found - known} == {}
+
+
 # --- The files beside README
 
 
