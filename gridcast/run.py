@@ -29,7 +29,6 @@ from gridcast.models.window import Frozen
 from gridcast.opening import Data
 from gridcast.preparation import model_of, observed_frames
 from gridcast.references import REFERENCES
-from gridcast.reprs import run_card, run_text
 from gridcast.stages import stage
 from gridcast.timeaxis import TimeAxis
 from gridcast.training.checkpoints import Checkpoint, fill, load_newest
@@ -240,9 +239,13 @@ class Run:
         )
 
     def __repr__(self) -> str:
+        from gridcast.reprs import run_text  # matplotlib: a forecast needs none
+
         return run_text(self.config, self.fields, self.origin, self.directory)
 
     def _repr_html_(self) -> str:
+        from gridcast.reprs import run_card
+
         return run_card(self.config, self.fields, self.origin, self.directory)
 
     @property

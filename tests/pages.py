@@ -52,7 +52,7 @@ def commands(shell: str) -> list[str]:
     """The commands of a block of shell, one a line: those that begin with a program of ours."""
     found = []
     for line in shell.replace("\\\n", " ").splitlines():
-        for part in re.split(r"\s+&&\s+|\s+\|\s+", line.strip().removeprefix("$ ")):
+        for part in re.split(r"\s+&&\s+|\s+\\?\|\s+", line.strip().removeprefix("$ ")):
             command = part.removeprefix("srun ").strip()
             if command.startswith(tuple(f"{program} " for program in PROGRAMS)):
                 found.append(command)
@@ -74,5 +74,5 @@ def shown(text: str) -> set[str]:
 
 
 def words(command: str) -> list[str]:
-    """A command as a shell hands it over."""
-    return shlex.split(command)
+    """A command as a shell hands it over; where its output goes is no part of it."""
+    return shlex.split(command.partition(" > ")[0])

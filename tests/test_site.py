@@ -177,13 +177,18 @@ MINIMAL = {
 HELP = "test_site.py::test_every_command_and_option_that_help_names_is_in_the_reference"
 TESTED = {
     "COMMAND --help": HELP,
+    "config schema": "test_config_shown.py::test_the_schema_command_prints_the_schema",
+    "config show": "test_config_shown.py::"
+    "test_overrides_are_shown_and_text_that_looks_like_yaml_survives",
     "data get": "test_cli_data.py::test_get_says_where_the_file_is_and_whom_to_cite",
-    "forecast --leads --start": "test_cli_data.py::"
+    "doctor": "test_look.py::test_a_healthy_machine_is_told_so",
+    "forecast --leads --output --start": "test_cli_data.py::"
     "test_forecast_and_evaluate_pass_on_what_was_given",
     "pretrain": "test_crossval.py::test_pretrain_prints_where_the_encoder_is",
     "report": "test_report.py::test_the_command_writes_one_run_into_it_and_several_where_one_is",
     "report --output": "test_report.py::"
     "test_the_command_writes_one_run_into_it_and_several_where_one_is",
+    "runs": "test_look.py::test_runs_tells_the_skill_that_the_scores_hold",
     "simulate-from": "test_simulate_from.py::"
     "test_the_commands_that_it_prints_train_on_the_series_and_then_on_the_data",
 }
