@@ -37,9 +37,7 @@ def observations(run: Run, data: Data | None, *forecasts: xr.Dataset) -> xr.Data
     for answer, target in targets:
         name = target.variable
         coords = {"time": times, "lat": answer["lat"].values, "lon": answer["lon"].values}
-        fields = zip(
-            (name, f"{name}_climatology"), _at(answer, target, times), _WHAT, strict=True
-        )
+        fields = zip((name, f"{name}_climatology"), _at(answer, target, times), _WHAT, strict=True)
         for key, values, what in fields:
             about = {"units": target.units, "long_name": f"{what} {name}"}
             found[key] = xr.DataArray(values, coords, answer.dims, attrs=about)
