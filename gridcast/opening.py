@@ -25,6 +25,7 @@ from gridcast.sources.simulated import FIRST_YEAR, simulated_series
 from gridcast.sources.static import open_elevation
 from gridcast.sources.store import about_store, open_store
 from gridcast.stages import stage
+from gridcast.storage import streams
 from gridcast.timeaxis import TimeAxis
 
 IN_MEMORY = "(in memory)"
@@ -143,7 +144,7 @@ def _first(config: Config, data: Labelled | None) -> tuple[xr.DataArray, str, xr
         if variable is None and settings.more and data is not None:
             found = _name(settings)
             variable = found if found in _names_in(data) else None
-        if config.frames.storage == "stream":
+        if streams(config, source):
             series = _streamed(source, variable, settings.region)
         else:
             series = open_frames(source, variable=variable, region=settings.region)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from math import prod
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -15,6 +17,8 @@ from gridcast.errors import DataError
 
 # Bytes of one array that is worked on at once. What is larger as a whole is kept in a file.
 BLOCK = 2**24
+# The files that are mapped, as long as an array of them lives.
+_MAPPED: WeakValueDictionary[int, mmap.mmap] = WeakValueDictionary()
 
 
 def blocks(size: int, nbytes: int) -> Iterator[slice]:
@@ -24,7 +28,9 @@ def blocks(size: int, nbytes: int) -> Iterator[slice]:
       nbytes: of one place.
     """
     step = max(1, BLOCK // max(nbytes, 1))
-    return (slice(k, min(k + step, size)) for k in range(0, size, step))
+    for k in range(0, size, step):
+        yield slice(k, min(k + step, size))
+        _let_go()
 
 
 def lead_blocks(shape: tuple[int, ...], itemsize: int = 8) -> Iterator[tuple[slice, slice]]:
@@ -74,6 +80,14 @@ def _put(found: dict[str, Any], made: dict[str, Any], part: slice, size: int) ->
         if name not in found:
             found[name] = room((size, *one.shape[1:]), one.dtype)
         found[name][part] = one
+    _let_go()
+
+
+def _let_go() -> None:
+    """Give the memory back that pages of the files take; what is in them stays in the files."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        for mapped in list(_MAPPED.values()):
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def room(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
@@ -98,6 +112,7 @@ def room(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
             mapped = np.memmap(file, dtype, "r+", shape=order)
+            _MAPPED[id(mapped)] = mapped._mmap  # type: ignore[attr-defined]
     except OSError as error:
         raise DataError(
             f"{folder}: no space for {size / 1e6:.0f} MB of forecasts ({error.strerror or error})\n"

@@ -32,7 +32,7 @@ ORDER = [
     ],
     ["sources"],
     ["frames"],
-    ["opening", "labelling", "references", "models"],
+    ["storage", "opening", "labelling", "references", "models"],
     ["training", "forecasting"],
     ["preparation", "verification"],
     ["resuming", "fitting", "matching", "output", "plots", "long_training", "storing"],

@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 from conftest import STEPS, Bench, same_bits, small_config
 
-from gridcast import scratch
+from gridcast import scratch, storage
 from gridcast.cli import main
 from gridcast.config import Config
 from gridcast.errors import ConfigError, DataError
@@ -287,6 +287,32 @@ def test_data_that_are_no_store_are_refused(ocean: xr.DataArray, kept: Path, fil
     )
     with pytest.raises(DataError, match="holds the whole grid"):
         open_source(config)
+
+
+@pytest.mark.parametrize(
+    ("free", "streamed"), [(8 * 168 * 9 * ROW, False), (8 * 168 * 9 * ROW - 1, True)]
+)
+def test_auto_decides_by_size_and_says_so(
+    kept: Path,
+    files: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    free: int,
+    streamed: bool,
+):
+    monkeypatch.setattr(storage, "free_memory", lambda: free)
+    config = small_config(data={"path": str(kept)}, frames={"storage": "auto"})
+    with caplog.at_level("INFO", "gridcast"):
+        series = open_source(config).series[0]
+    assert store.stored(series) is streamed
+    assert f"frames.storage: auto: {'stream' if streamed else 'memory'}, as" in caplog.text
+    monkeypatch.setattr(storage, "free_memory", lambda: 0)
+    for sections, said in (
+        ({"data": {"path": files}}, "fix: gridcast data prepare"),
+        ({"data": {"path": str(kept)}, "model": {"base": "lim"}}, "but model.base: lim needs"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            open_source(small_config(**sections, frames={"storage": "auto"}))
 
 
 def test_without_the_extra_it_is_named(

@@ -104,7 +104,9 @@ def write_store(collection: Collection, path: Path) -> None:
             bar.update(len(values))
     _require_whole(collection, seen)
     region = None if collection.region is None else collection.region.model_dump(mode="json")
-    store.finish(path, name, seen.count > 0, {"digest": digest, "region": region})
+    store.finish(
+        path, name, seen.count > 0, {"digest": digest, "region": region, "shape": collection.shape}
+    )
     progress.unlink()
 
 

@@ -23,7 +23,7 @@ from gridcast.frames.windows import FrameSeries
 from gridcast.training.series import DeviceSeries, Stretch
 
 # Bytes of the frames of one stretch; of a step that needs more, those of the step.
-STRETCH = 2**25
+STRETCH = 2**24
 # Stretches that are read before they are asked for.
 AHEAD = 2
 

@@ -44,29 +44,26 @@ def fit_by_rows(
       months: that forecasts are for.
     """
     _log.info("stored series are not compared with a linear inverse model: it needs all cells")
-    made = []
+    damping: dict[str, list[np.ndarray]] = {name: [] for name in NAMES}
+    errors: dict[str, list[np.ndarray]] = {}
+    edges, odds = [], []
     for cut, training in training_bands(fields, answers, axis, inside, plain=True):
         references = fit_references(cut, training, leads, NAMES)
         past, mask = training.inside, np.logical_or.reduce(cut.target_mask, axis=-1)
         seen, then = anomalies(cut, training.values[past]), months_of(axis.times[past])
         terciles = Terciles.fit(seen, then, mask, months)
-        made.append(FittedByRows(references, training_errors(cut, references, leads), terciles))
+        edges.append(terciles.edges)
+        odds.append(terciles.odds)
+        for name, error in training_errors(cut, references, leads).items():
+            errors.setdefault(name, []).append(error)
+        for name, fitted in references.items():
+            # Nothing else is kept: what was fitted on is the series.
+            assert isinstance(fitted.reference, LinearReference)
+            damping[name].append(fitted.reference.damping)
     whole = TrainingSeries(fields.scaled(answers, plain=True), axis, inside, fields.weight)
-
-    def reference(name: str) -> LinearReference:
-        parts = [part.references[name].reference for part in made]
-        assert all(isinstance(part, LinearReference) for part in parts)
-        return LinearReference(np.concatenate([vars(part)["damping"] for part in parts], axis=2))
-
+    linear = {name: LinearReference(np.concatenate(d, axis=2)) for name, d in damping.items()}
     return FittedByRows(
-        {name: Fitted(reference(name), whole) for name in NAMES},
-        {
-            name: np.concatenate([part.errors[name] for part in made], axis=1)
-            for name in made[0].errors
-        },
-        Terciles(
-            made[0].terciles.row,
-            np.concatenate([part.terciles.edges for part in made], axis=2),
-            np.concatenate([part.terciles.odds for part in made], axis=2),
-        ),
+        {name: Fitted(reference, whole) for name, reference in linear.items()},
+        {name: np.concatenate(parts, axis=1) for name, parts in errors.items()},
+        Terciles(months - 1, np.concatenate(edges, axis=2), np.concatenate(odds, axis=2)),
     )
