@@ -51,11 +51,11 @@ def _durations() -> list[float]:
 
     found: list[float] = []
 
-    def compiled(event: str, seconds: float, **_: object) -> None:
+    def compiled(event: str, duration_secs: float, **_: str | int) -> None:
         if event.endswith(("/backend_compile_duration", "/jaxpr_to_mlir_module_duration")):
-            found.append(seconds)
+            found.append(duration_secs)
 
-    def loaded(event: str, **_: object) -> None:
+    def loaded(event: str, **_: str | int) -> None:
         if event.endswith("/cache_hits"):
             _loaded.append(event)
 

@@ -24,12 +24,12 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def _print(arguments: argparse.Namespace) -> None:
     try:
-        import argcomplete
+        from argcomplete.shell_integration import shellcode
     except ImportError:
         raise ConfigError(
             'completion needs argcomplete\n  fix: pip install "gridcast[completion]"'
         ) from None
-    print(argcomplete.shellcode(["gridcast"], shell=arguments.shell))
+    print(shellcode(["gridcast"], shell=arguments.shell))
 
 
 def complete(parser: argparse.ArgumentParser) -> None:

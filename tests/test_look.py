@@ -200,6 +200,24 @@ def test_a_scratch_folder_that_cannot_be_written_to_is_broken(monkeypatch, tmp_p
     assert checked("disk, scratch").state == "broken"
 
 
+def test_evaluate_as_json_holds_the_scores_and_null_where_there_is_none(run, runs, monkeypatch):
+    with xr.open_dataset(runs / "good" / "scores.nc", decode_timedelta=False) as file:
+        scores = file.load()
+    asked = []
+    monkeypatch.setattr("gridcast.experiment.judged", lambda *a: asked.append(a) or [scores])
+    code, out, err = run("evaluate", runs / "good", "--json", "--data", "x.nc")
+    assert (code, err, asked) == (0, "", [(str(runs / "good"), ["x.nc"], {}, False)])
+    (found,) = parsed(out)["scores"]
+    assert found["leads"] == [1, 2, 3]
+    assert found["dates"] == 48
+    assert found["units"]["rmse"] == "degC"
+    assert found["rmse"]["model"] == scores["rmse"].sel(forecast="model").values.tolist()
+    assert found["acc"]["climatology"] == [None, None, None]
+    assert found["skill"]["lim"] == scores["skill"].sel(reference="lim").values.tolist()
+    assert len(found["rmse_difference_interval"]["lim"][2]) == 2
+    assert "RMSE" in found["verdict"]
+
+
 def test_data_list_as_json_names_the_files(run, monkeypatch, tmp_path):
     monkeypatch.setenv("GRIDCAST_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("GRIDCAST_DATA", str(tmp_path))

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from gridcast.config.bounds import Region, Section, Share
 
 _GIVEN = {"not": {"type": "null"}}
+_SOURCED: dict[str, Any] = {
+    "anyOf": [{"required": [k], "properties": {k: _GIVEN}} for k in ("name", "path")]
+}
 
 
 class VariableConfig(Section):
     """A series, from where, and how its values are treated."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "anyOf": [{"required": [k], "properties": {k: _GIVEN}} for k in ("name", "path")]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra=_SOURCED)
 
     name: str | None = Field(
         default=None, description="a data set of the catalog: `gridcast data list`"

@@ -38,8 +38,8 @@ class Events:
     def __init__(self, directory: Path, step: int):
         from tensorboardX import SummaryWriter
 
-        purge = {"purge_step": step + 1} if step else {}
-        self._writer = SummaryWriter(str(directory / EVENTS), **purge)
+        purge = step + 1 if step else None
+        self._writer = SummaryWriter(str(directory / EVENTS), purge_step=purge)
 
     def write(self, record: dict[str, Any]) -> None:
         """One line of metrics.jsonl; a number that is not finite has no point."""
