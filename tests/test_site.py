@@ -177,10 +177,12 @@ MINIMAL = {
 HELP = "test_site.py::test_every_command_and_option_that_help_names_is_in_the_reference"
 TESTED = {
     "COMMAND --help": HELP,
+    "compare": "test_pairing.py::test_the_command_prints_a_table_or_json",
     "config schema": "test_config_shown.py::test_the_schema_command_prints_the_schema",
     "config show": "test_config_shown.py::"
     "test_overrides_are_shown_and_text_that_looks_like_yaml_survives",
     "data get": "test_cli_data.py::test_get_says_where_the_file_is_and_whom_to_cite",
+    "data prepare": "test_streaming.py::test_the_command_prepares_a_store",
     "doctor": "test_look.py::test_a_healthy_machine_is_told_so",
     "forecast --leads --output --start": "test_cli_data.py::"
     "test_forecast_and_evaluate_pass_on_what_was_given",
@@ -207,12 +209,16 @@ IN_CI = {
 NOT_RUN = {
     "uv sync": "needs the registry; pip reads the same pyproject.toml",
     'pip install -e ".[cuda13]"': "downloads gigabytes of CUDA, and needs a GPU to be of use",
-    'pip install "gridcast[export]"': "the package is on no registry yet; dev holds the same",
+    **{
+        f'pip install "gridcast[{extra}]"': "the package is on no registry yet; dev holds the same"
+        for extra in ("completion", "export", "stream", "tensorboard")
+    },
     'python -c "import jax; print(jax.devices())"': "of jax, not of ours",
     "python -m pytest -m slow -n 0": "most of an hour",
     "python -m pytest -m slow tests/test_known_limit.py": "many minutes; it is itself a test",
     "python scripts/results.py": "trains every config; its parts: tests/test_results.py",
     "python scripts/benchmark.py": "most of an hour; its parts: tests/test_benchmark.py",
+    "python scripts/scaling.py": "minutes; what it counts: tests/test_parallel.py",
     "python scripts/faults.py": "long; its parts: tests/test_fault_suite.py",
     "python scripts/faults.py --readme": "long, and writes README; tests/test_fault_suite.py",
 }
