@@ -34,7 +34,7 @@ def with_edges(
     function: Callable[[Array, Array, Margins], Array],
     x: Float[Array, "batch lat lon channel"],
     other: Array,
-    kernel: tuple[int, int],
+    kernel: tuple[int, ...],
     wraps: bool,
     *,
     turned: bool = False,

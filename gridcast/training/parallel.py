@@ -58,9 +58,11 @@ class Layout:
             with jax.sharding.use_abstract_mesh(mesh):
                 return function(*values)
 
-        where = [tuple(self._where(kind) for kind in kinds.split()) for kinds in (given, made)]
-        outputs = where[1] if len(where[1]) > 1 else where[1][0]
-        return jit(on_mesh, in_shardings=where[0], out_shardings=outputs, **arguments)
+        inputs = tuple(self._where(kind) for kind in given.split())
+        outputs = tuple(self._where(kind) for kind in made.split())
+        if len(outputs) == 1:
+            (outputs,) = outputs
+        return jit(on_mesh, in_shardings=inputs, out_shardings=outputs, **arguments)
 
     def put(self, tree: Any, kind: str) -> Any:
         """On the devices, laid out as its kind is: see `jit`."""
@@ -69,16 +71,19 @@ class Layout:
         return jax.device_put(tree, self._where(kind))
 
     def _where(self, kind: str) -> Any:
-        assert self.mesh is not None
-        everywhere = NamedSharding(self.mesh, P())
+        """A tree that begins as those of this kind, with where each branch lies."""
+
+        def along(*axes: str | None) -> Any:
+            assert self.mesh is not None
+            return NamedSharding(self.mesh, P(*axes))
+
+        everywhere = along()
         if kind == "series":
-            fields = NamedSharding(self.mesh, P(None, "lat", "lon"))
-            answers = everywhere if self.whole else fields
-            rows = NamedSharding(self.mesh, P(None, "lat"))
+            fields, rows = along(None, "lat", "lon"), along(None, "lat")
+            answers, weight = (everywhere,) * 2 if self.whole else (fields, along("lat", "lon"))
             frames = FrameSeries(fields, answers, answers, rows, everywhere, fields, answers)
-            weight = everywhere if self.whole else NamedSharding(self.mesh, P("lat", "lon"))
             return DeviceSeries(frames, weight, everywhere)
-        member = NamedSharding(self.mesh, P("data")) if self.apart else everywhere
+        member = along("data") if self.apart else everywhere
         if kind == "state":
             return TrainState(member, member, member, everywhere, member)
         return member if kind == "weights" else everywhere
