@@ -55,7 +55,9 @@ class Gridcast:
     def build(self) -> dict[str, Any]:
         """Compile; what the network is, and how much it computes in a step."""
         setup, config = self.setup, self.config
-        self.stepper, self.series, weights, _ = compile_setup(setup)
+        self.stepper, series, weights, _ = compile_setup(setup)
+        assert isinstance(series, DeviceSeries)
+        self.series = series
         # The head of a new network is zero: its outputs would prove nothing, and most gradients
         # would be zero.
         self.weights = weights._replace(params=_drawn(weights.params))
