@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import shutil
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +21,14 @@ from gridcast import scratch, storage
 from gridcast.cli import main
 from gridcast.config import Config
 from gridcast.errors import ConfigError, DataError
+from gridcast.experiment import run_training
 from gridcast.fitting import _reference_loss
+from gridcast.frames.fields import months_of
 from gridcast.frames.streamed import StreamedFrames
 from gridcast.opening import open_source
 from gridcast.preparation import Setup, prepare
+from gridcast.references import TrainingSeries, training_bands
+from gridcast.run import Run
 from gridcast.sources import store, storing
 from gridcast.sources.collection import Collection
 from gridcast.sources.netcdf import open_frames, write_netcdf
@@ -30,6 +37,9 @@ from gridcast.storing import prepare_store
 from gridcast.training import loop, streaming
 from gridcast.training.loop import STEPS_PER_CALL
 from gridcast.training.streaming import StreamedSeries
+from gridcast.verification.by_name import anomalies, fit_references, training_errors
+from gridcast.verification.by_rows import fit_by_rows
+from gridcast.verification.terciles import Terciles
 
 ROW = 18 * 4
 
@@ -346,3 +356,64 @@ def test_the_command_prepares_a_store(
     said = capsys.readouterr().out
     assert said == f"gridcast train {config} data.path={path} frames.storage=stream\n"
     assert store.about_store(path) is not None
+
+
+def test_references_by_rows_are_those_in_memory_and_keep_nothing(
+    memory: Setup, kept: Path, few: None, monkeypatch: pytest.MonkeyPatch
+):
+    config = streamed(kept)
+    setup = prepare(config, open_source(config))
+    bands = []
+
+    def watched(*arguments: Any, **named: Any) -> Iterator[Any]:
+        for cut, training in training_bands(*arguments, **named):
+            bands.append(weakref.ref(training.values))
+            yield cut, training
+
+    monkeypatch.setattr("gridcast.verification.by_rows.training_bands", watched)
+    months = np.array([[1, 2], [6, 7]])
+    splits, axis = setup.splits, setup.axis
+    found = fit_by_rows(setup.fields, setup.series, axis, splits.train, months, 2)
+    gc.collect()
+    assert len(bands) == 5
+    assert all(one() is None for one in bands)
+    scaled = memory.fields.scaled(memory.series, plain=True)
+    training = TrainingSeries.of(scaled, axis, splits.train, memory.fields.weight)
+    expected = fit_references(memory.fields, training, 2)
+    initial = np.array([40, 120])
+    assert found.references.keys() == expected.keys() - {"lim"}
+    for name, one in found.references.items():
+        made = one.forecast(initial, months)
+        np.testing.assert_allclose(made, expected[name].forecast(initial, months), atol=1e-6)
+    errors = training_errors(memory.fields, expected, 2)
+    np.testing.assert_allclose(found.errors["climatology"], errors["climatology"], rtol=1e-6)
+    seen = anomalies(memory.fields, scaled)[splits.train]
+    mask = memory.fields.target_mask[..., 0]
+    terciles = Terciles.fit(seen, months_of(axis.times[splits.train]), mask, months)
+    np.testing.assert_allclose(found.terciles.edges, terciles.edges, atol=1e-6)
+    np.testing.assert_allclose(found.terciles.odds, terciles.odds)
+
+
+@pytest.mark.family
+@pytest.mark.usefixtures("no_pictures")
+def test_a_streamed_run_makes_the_files_of_one_in_memory(files: str, kept: Path, tmp_path: Path):
+    runs = {}
+    for where, path in (("memory", files), ("stream", str(kept))):
+        runs[where] = run_training(
+            small_config(
+                data={"path": path},
+                frames={"storage": where},
+                train={"epochs": 1},
+                output={"directory": str(tmp_path / where)},
+            )
+        )
+    for name in ("hindcast.nc", "forecast.nc", "observations.nc", "scores.nc"):
+        ours, expected = (xr.load_dataset(tmp_path / w / name) for w in ("stream", "memory"))
+        for variable in ("sst", "sst_climatology", "rmse", "acc", "seasonal_rmse"):
+            if variable in expected:
+                found = ours[variable]
+                wanted = expected[variable].reindex_like(found)
+                np.testing.assert_allclose(found.values, wanted.values, rtol=1e-5, atol=1e-6)
+    again = Run.load(tmp_path / "stream").forecast(start="1962-06")
+    wanted = runs["memory"].forecast(start="1962-06")
+    np.testing.assert_allclose(again["sst"].values, wanted["sst"].values, rtol=1e-6)

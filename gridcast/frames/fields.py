@@ -117,9 +117,11 @@ class Fields:
 
     def rows(self, rows: slice) -> Fields:
         """Of some rows of the grid only; without classes."""
-        groups = (self.inputs, self.targets, self.plain)
-        cut = (tuple(transform.rows(rows) for transform in group) for group in groups)
-        return Fields(self.config, *cut, None)
+        inputs, targets, plain = (
+            tuple(transform.rows(rows) for transform in group)
+            for group in (self.inputs, self.targets, self.plain)
+        )
+        return Fields(self.config, inputs, targets, plain, None)
 
     def arrays_of(
         self, series: Sequence[xr.DataArray], axis: TimeAxis, after: np.ndarray | None = None

@@ -75,7 +75,7 @@ class Collection:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return (self.times.size, *self.like.shape[1:])
+        return self.times.size, self.like.sizes["lat"], self.like.sizes["lon"]
 
     @property
     def digest(self) -> str:

@@ -30,8 +30,9 @@ MASK = "mask"
 _MARK = "gridcast_store"
 FORMAT = 1
 # All dates of a band of rows in float32, and of a piece of one shard: at least so many bytes.
-BAND, PIECE = 2**23, 2**15
+BAND, PIECE = 2**23, 2**16
 _MOST_DATES = 64
+_CACHE = 2**24
 
 
 def require_packages() -> None:
@@ -142,7 +143,7 @@ def row_bands(series: xr.DataArray) -> list[slice]:
         return [slice(None)]
     rows = series.sizes["lat"]
     step = max(1, BAND // (4 * series.sizes["time"] * series.sizes["lon"]))
-    inside = series[MASK].values.any(axis=1)
+    inside = np.asarray(series[MASK].values).any(axis=1)
     edges = [k for k in range(step, rows, step) if inside[:k].any() and inside[k:].any()]
     kept = [0]
     for k in edges:
@@ -204,12 +205,13 @@ def finish(path: Path, name: str, mask: np.ndarray, about: dict[str, Any]) -> No
 def _array(path: Path, name: str, metadata: dict[str, Any] | None = None) -> Any:
     import tensorstore as ts
 
-    # What was read is not kept: a series that is larger than memory is never read twice in a row.
-    context = {"cache_pool": {"total_bytes_limit": 0}, "file_io_concurrency": {"limit": 8}}
+    # Enough to keep where the pieces of each shard are; a finished store does not change.
+    context = {"cache_pool": {"total_bytes_limit": _CACHE}, "file_io_concurrency": {"limit": 8}}
     spec: dict[str, Any] = {
         "driver": "zarr3",
         "kvstore": {"driver": "file", "path": f"{path.resolve()}/{name}/"},
         "context": context,
+        "recheck_cached_data": "open",
     }
     if metadata is not None:
         spec |= {"metadata": metadata}
