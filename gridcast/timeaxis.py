@@ -200,6 +200,9 @@ def _calendar_argument(time: Any) -> dict[str, str]:
     return {"calendar": time.calendar} if type(time) is cftime.datetime else {}
 
 
+_QUICK = ("year", "month", "day", "hour", "minute", "second", "days_in_month")
+
+
 class _Fields:
     """Calendar fields of dates of any calendar, as integer arrays, each when it is asked for.
 
@@ -212,8 +215,10 @@ class _Fields:
         self._index = pd.DatetimeIndex(times) if times.dtype.kind == "M" else None
 
     def __getattr__(self, name: str) -> np.ndarray:
-        quick = getattr(self._index, name, None)
-        parts = getattr(xr.DataArray(self._times, dims="time").dt, name) if quick is None else quick
+        if self._index is not None and name in _QUICK:
+            parts = getattr(self._index, name)
+        else:
+            parts = getattr(xr.DataArray(self._times, dims="time").dt, name)
         found = np.asarray(parts.values).astype(np.int64)
         setattr(self, name, found)
         return found
