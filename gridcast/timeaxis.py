@@ -215,11 +215,9 @@ class _Fields:
         self._index = pd.DatetimeIndex(times) if times.dtype.kind == "M" else None
 
     def __getattr__(self, name: str) -> np.ndarray:
-        if self._index is not None and name in _QUICK:
-            parts = getattr(self._index, name)
-        else:
-            parts = getattr(xr.DataArray(self._times, dims="time").dt, name)
-        found = np.asarray(parts.values).astype(np.int64)
+        quick = self._index is not None and name in _QUICK
+        parts = self._index if quick else xr.DataArray(self._times, dims="time").dt
+        found = np.asarray(getattr(parts, name).values).astype(np.int64)
         setattr(self, name, found)
         return found
 
