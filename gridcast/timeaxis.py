@@ -200,6 +200,9 @@ def _calendar_argument(time: Any) -> dict[str, str]:
     return {"calendar": time.calendar} if type(time) is cftime.datetime else {}
 
 
+_QUICK = ("year", "month", "day", "hour", "minute", "second", "days_in_month")
+
+
 class _Fields:
     """Calendar fields of dates of any calendar, as integer arrays, each when it is asked for.
 
@@ -212,9 +215,9 @@ class _Fields:
         self._index = pd.DatetimeIndex(times) if times.dtype.kind == "M" else None
 
     def __getattr__(self, name: str) -> np.ndarray:
-        quick = getattr(self._index, name, None)
-        parts = getattr(xr.DataArray(self._times, dims="time").dt, name) if quick is None else quick
-        found = np.asarray(parts.values).astype(np.int64)
+        quick = self._index is not None and name in _QUICK
+        parts = self._index if quick else xr.DataArray(self._times, dims="time").dt
+        found = np.asarray(getattr(parts, name).values).astype(np.int64)
         setattr(self, name, found)
         return found
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from conftest import small_config
 from flax import nnx
 
 import gridcast
@@ -20,6 +21,9 @@ from gridcast import stages
 from gridcast.cli import main
 from gridcast.compiled import compiling_seconds
 from gridcast.errors import ConfigError
+from gridcast.models.window import Frozen
+from gridcast.opening import open_source
+from gridcast.preparation import model_of, prepare
 from gridcast.training import progress
 from gridcast.training.events import Events, require_writer
 
@@ -113,6 +117,30 @@ def test_a_loaded_run_has_drawn_no_weights_and_lacks_none(trained, monkeypatch):
     leaves = jax.tree.leaves(nnx.state(run.model))
     assert len(leaves) > 5
     assert all(isinstance(leaf, jax.Array) for leaf in leaves)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"name": "conv_lstm", "dropout": 0.1, "norm": "group"},
+        {"name": "conv_seq2seq"},
+        {"name": "cnn_lstm", "size": "small", "norm": "batch", "dropout": 0.1},
+        {"name": "series", "size": "small", "recurrent_dropout": 0.1},
+        {"name": "lim", "reference": {"eofs": 3}},
+    ],
+    ids=lambda model: model["name"],
+)
+def test_all_that_a_network_lacks_without_weights_is_in_a_checkpoint(ocean, model):
+    config = small_config(model=model)
+    setup = prepare(config, open_source(config, ocean))
+    built = model_of(config, setup.fields, setup.layers, setup.head, weights=False)
+    *saved, rest = nnx.split_state(nnx.state(built), nnx.Param, nnx.BatchStat, Frozen, ...)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(rest))
+    shapes = [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(saved)]
+    drawn = nnx.state(setup.model(), (nnx.Param, nnx.BatchStat))
+    assert sorted(map(str, shapes)) == sorted(
+        str((leaf.shape, leaf.dtype)) for leaf in jax.tree.leaves(drawn)
+    )
 
 
 def events_in(folder: Path) -> list:
