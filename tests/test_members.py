@@ -115,7 +115,7 @@ def test_all_members_take_their_steps_in_one_compiled_program(three, trained):
 def test_one_after_the_other_and_all_at_once_are_the_same(three, trained, monkeypatch):
     """How a CPU and how an accelerator computes members."""
     order = jnp.asarray(three.setup.epoch(0))
-    monkeypatch.setattr("gridcast.training.step.each_member", jax.vmap)
+    monkeypatch.setattr("gridcast.training.parallel.each_member", jax.vmap)
     results = []
     for stepper in (three.stepper, replace(three.stepper)):
         state = stepper.start(jax.tree.map(jnp.copy, trained.best))

@@ -22,7 +22,7 @@ from gridcast.fitting import compile_setup, fit_setup
 from gridcast.opening import open_source
 from gridcast.preparation import Setup, prepare
 from gridcast.run import Run
-from gridcast.training import checkpoints, loop
+from gridcast.training import checkpoints, loop, losses
 from gridcast.training.checkpoints import (
     KEEP,
     Checkpoint,
@@ -430,12 +430,11 @@ def test_noise_is_added_to_the_inputs_in_training_only_and_not_to_land(bench):
     assert (np.asarray(again.frames) != np.asarray(inputs.frames)).any()
 
 
-def test_the_penalty_counts_weights_and_neither_biases_nor_norms(bench):
+def test_the_penalty_counts_weights_and_neither_biases_nor_norms():
     params = {"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.array([50.0, -3.0])}
     for (l1, l2), expected in (((0.1, 0.0), 0.3), ((0.0, 0.01), 0.05), ((0.1, 0.01), 0.35)):
-        stepper = replace(bench.stepper, penalty=(l1, l2))
-        assert float(stepper._penalty(params)) == pytest.approx(expected)
-    assert bench.stepper._penalty(params) == 0.0
+        assert float(losses.penalty(params, l1, l2)) == pytest.approx(expected)
+    assert losses.penalty(params, 0.0, 0.0) == 0.0
 
 
 def one_step(stepper: Stepper, bench: Bench, weights: Weights, step: int = 0) -> dict[str, float]:
