@@ -25,10 +25,10 @@ from gridcast.opening import Source
 from gridcast.provenance import checksums
 from gridcast.references import (
     BASE_ARRAYS,
-    LinearReference,
     TrainingSeries,
     error_deviation,
     fit_base,
+    fit_base_by_rows,
     training_bands,
 )
 from gridcast.sources.static import static_layers
@@ -183,7 +183,8 @@ def _fit_head(
         return {"climate": rain_climatology(amounts, months_of(axis.times[splits.train]), mask)}
     model, leads = config.model, config.frames.leads
     if stored(series[0]):
-        return _fit_by_rows(config, fields, answers, axis, splits)
+        bands = training_bands(fields, answers, axis, splits.train)
+        return fit_base_by_rows(model.base, bands, leads, model.reference, splits.validation)
     training = _training_series(config, fields, answers, arrays, axis, splits)
     reference = fit_base(model.base, training, leads, model.reference, splits.validation)
     base = {name: array for name, array in vars(reference).items() if array is not None}
@@ -195,24 +196,6 @@ def _fit_head(
     if model.base == "climatology" and config.frames.trailing is None:
         return classes
     return {**base, "deviation": error_deviation(reference, training, leads), **classes}
-
-
-def _fit_by_rows(
-    config: Config,
-    fields: Fields,
-    answers: list[xr.DataArray],
-    axis: TimeAxis,
-    splits: Splits,
-) -> dict[str, np.ndarray]:
-    """As `_fit_head`, of stored series: their references know nothing of other cells."""
-    model, damping = config.model, []
-    for _, training in training_bands(fields, answers, axis, splits.train):
-        reference = fit_base(
-            model.base, training, config.frames.leads, model.reference, splits.validation
-        )
-        assert isinstance(reference, LinearReference)
-        damping.append(reference.damping)
-    return {"damping": np.concatenate(damping, axis=2)}
 
 
 def _training_series(

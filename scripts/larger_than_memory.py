@@ -1,4 +1,4 @@
-"""Show that a series four times as large as the memory allowed is prepared, trained and verified.
+"""Whether a series four times as large as the memory allowed is prepared, trained and verified.
 
     python scripts/larger_than_memory.py                 # 4 GiB of data in 1 GiB of memory
     python scripts/larger_than_memory.py --memory 1024   # 4 GiB in 1 GiB

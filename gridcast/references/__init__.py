@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields
 
 import numpy as np
 from jaxtyping import Float
 
 from gridcast.config.models import ReferenceConfig
+from gridcast.frames.fields import Fields
 from gridcast.frames.windows import positions_at
 from gridcast.references.analogues import Analogues, analogues
 from gridcast.references.lim import choose_eofs, linear_inverse_model
@@ -34,6 +36,7 @@ __all__ = [
     "damped_persistence",
     "error_deviation",
     "fit_base",
+    "fit_base_by_rows",
     "linear_inverse_model",
     "persistence",
     "restore",
@@ -73,6 +76,26 @@ def fit_base(
     if not isinstance(eofs, int):
         eofs = choose_eofs(training, validation, leads, eofs, fit, **how)
     return fit(training, leads, eofs, **how)
+
+
+def fit_base_by_rows(
+    name: str,
+    bands: Iterable[tuple[Fields, TrainingSeries]],
+    leads: int,
+    options: ReferenceConfig,
+    validation: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """The arrays of a reference that knows nothing of other cells; otherwise as `fit_base`.
+
+    Args:
+      bands: as `training_bands` gives them.
+    """
+    damping = []
+    for _, training in bands:
+        reference = fit_base(name, training, leads, options, validation)
+        assert isinstance(reference, LinearReference)
+        damping.append(reference.damping)
+    return {"damping": np.concatenate(damping, axis=2)}
 
 
 BASE_ARRAYS = tuple(f.name for kind in (LinearReference, Analogues) for f in fields(kind))
