@@ -117,6 +117,21 @@ def test_members_apart_send_each_other_no_gradients(whole):
 
 
 @pytest.mark.family
+def test_a_series_read_from_a_store_is_shared_as_one_in_memory(trained: Trained, tmp_path):
+    settings = yaml.safe_load(trained.config.read_text())
+    settings["data"]["path"], store = str(trained.data), str(tmp_path / "small.zarr")
+    config = tmp_path / "small.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    assert main(["data", "prepare", str(config), "--output", store]) == 0
+    asked = [f"data.path={store}", "frames.storage=stream", f"output.directory={tmp_path / 'run'}"]
+    on_devices("-c", CLI, "train", str(config), *asked)
+    weights = load_newest(tmp_path / "run" / "checkpoints").arrays["weights"]
+    one = load_newest(trained.directory / "checkpoints").arrays["weights"]
+    for name, leaf in one.items():
+        np.testing.assert_allclose(weights[name], leaf, rtol=0, atol=1e-4)
+
+
+@pytest.mark.family
 def test_a_run_of_8_devices_is_gone_on_from_and_forecasts_on_one(trained: Trained, tmp_path):
     """The same experiment as the run of one device: the last epoch is trained once more on one."""
     settings = yaml.safe_load(trained.config.read_text())
