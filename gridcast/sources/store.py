@@ -143,7 +143,7 @@ def row_bands(series: xr.DataArray) -> list[slice]:
         return [slice(None)]
     rows = series.sizes["lat"]
     step = max(1, BAND // (4 * series.sizes["time"] * series.sizes["lon"]))
-    inside = np.asarray(series[MASK].values).any(axis=1)
+    inside: np.ndarray = np.any(series[MASK].values, axis=1)  # type: ignore[assignment]
     edges = [k for k in range(step, rows, step) if inside[:k].any() and inside[k:].any()]
     kept = [0]
     for k in edges:
