@@ -18,7 +18,7 @@ from gridcast.forecaster import Forecaster
 from gridcast.frames.splits import by_years
 from gridcast.run import Run
 from gridcast.timeaxis import TimeAxis
-from gridcast.training.loop import _Bar
+from gridcast.training.progress import Bar
 
 SPLITS = {"train": [1950, 1958], "validation": [1959, 1960], "test": [1961, 1964]}
 
@@ -160,13 +160,13 @@ def test_the_progress_bar_is_shown_in_a_notebook_and_not_in_a_log(monkeypatch, c
         return SimpleNamespace(get_ipython=lambda: SimpleNamespace(config=dict.fromkeys(apps)))
 
     monkeypatch.setitem(sys.modules, "IPython", shell("IPKernelApp"))
-    bar = _Bar(3, 0)
+    bar = Bar(3, 0)
     bar.update(2)
     bar.close()
     assert "2/3" in capsys.readouterr().err
     for other in (shell("TerminalIPythonApp"), SimpleNamespace(get_ipython=lambda: None)):
         monkeypatch.setitem(sys.modules, "IPython", other)
-        assert _Bar(3, 0).inner.disable
+        assert Bar(3, 0).inner.disable
 
 
 def test_a_notebook_shows_an_error_that_can_be_mended_without_a_traceback():

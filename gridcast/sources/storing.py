@@ -156,7 +156,7 @@ def _load(progress: Path, digest: str) -> _Seen | None:
     """How far an earlier process came with these data."""
     if not progress.is_file():
         return None
-    with np.load(progress) as found:
+    with np.load(progress, allow_pickle=False) as found:
         if str(found["digest"]) != digest:
             return None
         parts = (found[name] for name in ("count", "first", "still"))
