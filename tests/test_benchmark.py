@@ -305,6 +305,7 @@ def quick(tmp_path_factory) -> dict[str, Any]:
     return json.loads(out.read_text())
 
 
+@pytest.mark.family
 def test_a_quick_run_writes_all_that_the_table_needs(quick):
     found = quick["entries"]["W1"]["all"]
     ours = found["about"]["gridcast"]

@@ -312,6 +312,7 @@ def test_the_public_names_are_there_and_importing_them_is_light():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.family
 def test_a_run_trained_on_data_in_memory_asks_for_them(ocean, tmp_path):
     run = gridcast.train(
         dataset=ocean,

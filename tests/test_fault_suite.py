@@ -23,6 +23,7 @@ def example(step: int) -> Checkpoint:
     return Checkpoint(step, {}, {"weights": {"w": np.full(9, float(step))}})
 
 
+@pytest.mark.family
 def test_a_kill_at_any_operation_leaves_the_old_checkpoint_or_the_new_one(tmp_path):
     tally = Tally()
     crashes.every_operation(tally, tmp_path, ["a checkpoint of the same step"])

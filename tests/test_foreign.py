@@ -739,6 +739,7 @@ def test_the_own_hindcast_as_a_foreign_one_scores_as_the_model(trained: Trained)
         np.testing.assert_allclose(found[sea], expected[sea], rtol=1e-4)
 
 
+@pytest.mark.family
 def test_the_command_puts_other_forecasts_in_the_table_and_leaves_the_scores(
     trained: Trained, tmp_path, capsys
 ):
