@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from gridcast.assembly import coarsening
 from gridcast.config.models import ReferenceModelConfig
 from gridcast.errors import ConfigError
 from gridcast.frames.fields import AMOUNTS, variables
@@ -149,12 +150,6 @@ def _places(setup: Setup) -> Callable[..., Any] | None:
         flip=tuple(augment.flip),
         vectors=tuple(variable.vector for variable in variables(setup.config)),
     )
-
-
-def coarsening(config: Any) -> int:
-    """Cells of the grid to one of the network: patches begin at multiples of it."""
-    model = config.model
-    return getattr(model, "downsample", 2 ** len(getattr(model, "channels", ())))
 
 
 def _require_patches(setup: Setup, size: tuple[int, int]) -> None:

@@ -11,20 +11,18 @@ import xarray as xr
 from flax import nnx
 from jaxtyping import Float, Int
 
+from gridcast.assembly import model_of
 from gridcast.config import Config
 from gridcast.errors import DataError
 from gridcast.frames.fields import AMOUNTS, NORMAL, Fields, months_of, target_series
 from gridcast.frames.gaps import treat_gaps
-from gridcast.frames.known import known_names
 from gridcast.frames.rain import rain_climatology
 from gridcast.frames.splits import Splits
 from gridcast.frames.windows import FrameSeries, Observed, whole_windows
-from gridcast.models import ForecastModel, build_model
-from gridcast.models.heads import ClassHead, Head, NormalHead, RainHead, ValueHead
+from gridcast.models import ForecastModel
 from gridcast.opening import Source
 from gridcast.provenance import checksums
 from gridcast.references import (
-    BASE_ARRAYS,
     TrainingSeries,
     error_deviation,
     fit_base,
@@ -216,48 +214,3 @@ def _training_series(
         return TrainingSeries.of(values, axis, splits.train, fields.weight)
     weight = np.stack([one.grid.weight for one in fields.inputs], axis=-1)
     return TrainingSeries.of(values, axis, splits.train, fields.weight, state, weight)
-
-
-def head_of(arrays: dict[str, np.ndarray]) -> Head:
-    """The head that these arrays belong to."""
-    if "climate" in arrays:
-        return RainHead(arrays["climate"])
-    base = {name: arrays[name] for name in BASE_ARRAYS if name in arrays}
-    if "odds" in arrays:
-        return ClassHead(base or None, arrays.get("deviation"), arrays["edges"], arrays["odds"])
-    if "deviation" in arrays:
-        return NormalHead(base, arrays["deviation"], arrays.get("calibration"))
-    return ValueHead(base)
-
-
-def model_of(
-    config: Config,
-    fields: Fields,
-    layers: Float[np.ndarray, "lat lon layer"],
-    head: dict[str, np.ndarray],
-    network: Callable[..., nnx.Module] | None = None,
-    weights: bool = True,
-) -> ForecastModel:
-    """The configured model with its first weights; without `weights` with their shapes alone."""
-    grid = fields.inputs[0].grid
-    patches = config.frames.patches
-    return build_model(
-        config.model,
-        head_of(head),
-        variables=len(fields.inputs),
-        known=len(known_names(config.frames.known)),
-        layers=layers,
-        mask=grid.mask,
-        target_mask=fields.target_mask,
-        inputs=config.frames.inputs,
-        leads=config.frames.leads,
-        patch=None if patches is None else patches.size,
-        gaps=config.frames.missing == "mask",
-        whole=fields.whole,
-        wraps=grid.wraps,
-        seed=config.train.seed,
-        precision=config.train.precision,
-        remat=config.train.remat,
-        network=network,
-        weights=weights,
-    )

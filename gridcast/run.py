@@ -13,22 +13,20 @@ import numpy as np
 import xarray as xr
 from flax import nnx
 
+from gridcast.assembly import base_predictor_of, model_of, predictor_of
 from gridcast.config import Config, config_from_dict
-from gridcast.config.models import ReferenceConfig, ReferenceModelConfig
 from gridcast.errors import DataError
-from gridcast.fitting import coarsening
-from gridcast.forecasting import Predictor, Tiling
-from gridcast.frames.fields import AMOUNTS, Fields, target_series
+from gridcast.forecasting import Predictor
+from gridcast.frames.fields import Fields, target_series
 from gridcast.frames.splits import Splits
 from gridcast.frames.transform import FrameTransform
 from gridcast.labelling import label_forecast
 from gridcast.matching import initial_position, matching_series, require_history
-from gridcast.models import ForecastModel, without_network
+from gridcast.models import ForecastModel
 from gridcast.models.members import member_of, stacked
 from gridcast.models.window import Frozen
 from gridcast.opening import Data
-from gridcast.preparation import model_of, observed_frames
-from gridcast.references import REFERENCES
+from gridcast.preparation import observed_frames
 from gridcast.stages import stage
 from gridcast.timeaxis import TimeAxis
 from gridcast.training.checkpoints import Checkpoint, fill, load_newest
@@ -208,35 +206,12 @@ class Run:
     @cached_property
     def predictor(self) -> Predictor:
         """Forecasts of all members together."""
-        return self._predictor(self.model, self.members)
+        return predictor_of(self.config, self.fields, self.model, self.members)
 
     @cached_property
     def _base(self) -> Predictor | None:
         """What the network corrects, unless it is one of the references that are always there."""
-        config = self.config
-        if isinstance(config.model, ReferenceModelConfig) or config.train.loss == AMOUNTS:
-            return None
-        plain = config.model.base in REFERENCES and config.model.reference == ReferenceConfig()
-        if plain and config.frames.trailing is None:
-            return None
-        return self._predictor(without_network(self.model), None)
-
-    def _predictor(self, model: ForecastModel, members: Weights | None) -> Predictor:
-        config, patches = self.config, self.config.frames.patches
-        grid = self.fields.inputs[0].grid
-        tiling = None
-        if patches is not None:
-            step = coarsening(config)
-            tiling = Tiling(grid.shape, patches.size, patches.overlap, step, grid.wraps)
-        return Predictor.of(
-            model,
-            members,
-            inputs=config.frames.inputs,
-            leads=config.frames.leads,
-            variables=len(self.fields.inputs),
-            batch_size=config.train.batch_size,
-            tiling=tiling,
-        )
+        return base_predictor_of(self.config, self.fields, self.model)
 
     def __repr__(self) -> str:
         from gridcast.reprs import run_text  # matplotlib: a forecast needs none

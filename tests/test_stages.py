@@ -18,12 +18,13 @@ from flax import nnx
 
 import gridcast
 from gridcast import stages
+from gridcast.assembly import model_of
 from gridcast.cli import main
 from gridcast.compiled import compiling_seconds
 from gridcast.errors import ConfigError
 from gridcast.models.window import Frozen
 from gridcast.opening import open_source
-from gridcast.preparation import model_of, prepare
+from gridcast.preparation import prepare
 from gridcast.training import progress
 from gridcast.training.events import Events, require_writer
 
