@@ -22,6 +22,7 @@ from gridcast.timeaxis import TimeAxis, label
 CONVENTIONS = "CF-1.11"
 _HOURS = {"day": 24.0, "hour": 1.0, "minute": 1.0 / 60.0}
 _DIMS = ("forecast_reference_time", "forecast_period", "lat", "lon")
+_BEYOND = 1e6  # standard deviations that no forecast is meant to depart by
 
 
 def label_forecast(
@@ -39,7 +40,7 @@ def label_forecast(
     `gridcast.scratch.room`.
 
     Raises:
-      DataError: a value inside the mask is not finite.
+      DataError: a value inside the mask is not finite, or beyond a million standard deviations.
     """
     times = valid_times(axis, initial, forecast.shape[1])
     labels = None if fields.classes is None else fields.classes.labels
@@ -55,7 +56,7 @@ def label_forecast(
     }
     grid, leads = fields.targets[0].grid, forecast.shape[1]
     dataset = labelled(found, axis, initial, leads, grid, labels, attributes)
-    _require_finite(fields, dataset)
+    _require_sound(fields, dataset, forecast)
     return dataset
 
 
@@ -110,16 +111,29 @@ def labelled(
     return dataset
 
 
-def _require_finite(fields: Fields, dataset: xr.Dataset) -> None:
-    """Raise where a forecast is not a number: a file of it would look like one with a mask."""
+def _require_sound(
+    fields: Fields,
+    dataset: xr.Dataset,
+    scaled: Float[np.ndarray, "window lead lat lon output"],
+) -> None:
+    """Raise where a forecast is not a number or none that can be meant: a file of it would not say.
+
+    Args:
+      scaled: what `dataset` was made from.
+    """
     for i, (name, variable) in enumerate(dataset.data_vars.items()):
         target = fields.targets[i % len(fields.targets)]  # values of all, then deviations of all
         wrong = ~np.isfinite(variable.values) & target.grid.mask
+        what = "not finite"
+        if not wrong.any() and fields.classes is None:
+            far = (scaled[..., i] > _BEYOND) | (scaled[..., i] < -_BEYOND)
+            wrong = far & target.grid.mask
+            what = "beyond a million standard deviations"
         if wrong.any():
             window, lead, *_, row, column = np.argwhere(wrong)[0]
             when = label(dataset["time"].values[window, lead])
             raise DataError(
-                f"the forecast of {name} is not finite in {int(wrong.sum())} places, the first for "
+                f"the forecast of {name} is {what} in {int(wrong.sum())} places, the first for "
                 f"{when} at {target.grid.lat[row]:g}N {target.grid.lon[column]:g}E\n"
                 "  expected: a number in every cell of the mask; no file is written\n"
                 "  fix: look for extreme values in the last frames of the data; or train with a "

@@ -137,6 +137,13 @@ def test_a_forecast_that_is_not_finite_inside_the_mask_is_an_error(trained, valu
         DataError, match=r"forecast of sst is not finite in 1 places, .* 1954-07-01"
     ):
         label_forecast(run.fields, made, axis, initial, {})
+    made[~np.isfinite(made)] = -1e30  # on the mask and off it
+    with pytest.raises(
+        DataError, match=r"sst is beyond a million standard deviations in 1 places, .* 1954-07-01"
+    ):
+        label_forecast(run.fields, made, axis, initial, {})
+    made[1, 2, row, column] = 0.0
+    label_forecast(run.fields, made, axis, initial, {})
 
 
 def test_the_time_of_writing_can_be_given(monkeypatch):

@@ -12,7 +12,7 @@ from fault_suite import small
 from fault_suite.outcome import Outcome
 from fault_suite.tally import Tally
 
-NAME = "Corrupt checkpoints"
+NAME = "corrupt checkpoints"
 FLIPS = 20
 
 

@@ -17,7 +17,7 @@ from fault_suite import network, small
 from fault_suite.outcome import Outcome
 from fault_suite.tally import Tally
 
-NAME = "Concurrency"
+NAME = "concurrency"
 READS = 40
 
 

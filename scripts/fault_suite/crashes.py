@@ -19,7 +19,7 @@ from fault_suite import small
 from fault_suite.outcome import Outcome
 from fault_suite.tally import Tally
 
-NAME = "Crashes"
+NAME = "crashes"
 KILLS, PER_RUN = 50, 5
 # Bytes in a file, and calls, at which a process is killed: each leaves the disk in another state.
 SIZES = (0, 1, 2, 100, 500, 1_000, 3_000, 6_000, 9_000)

@@ -22,7 +22,7 @@ from fault_suite import small
 from fault_suite.outcome import Outcome
 from fault_suite.tally import Tally
 
-NAME = "Disk full"
+NAME = "disk full"
 # Of the operations of a whole run every so many is tried; of its parts all are.
 STRIDE = 5
 # What the system may say.
@@ -67,13 +67,18 @@ def failing(below: Path, count: int, number: int) -> Iterator[list[int]]:
     def written(path: object, mode: str = "r", *_: object, **__: object) -> bool:
         return inside(path) and bool(set(mode) & set("wax+"))
 
+    def absent(path: object, *_: object, **__: object) -> bool:
+        # Of a folder that is there the system says so, however full the disk is.
+        return inside(path) and not os.path.isdir(str(path))
+
     always = guard(os.fsync, lambda *_: True)
     with ExitStack() as stack:
         for module in (io, builtins):
             stack.enter_context(mock.patch.object(module, "open", guard(io.open, written)))
         stack.enter_context(mock.patch.object(os, "fsync", always))
-        for name in ("replace", "rename", "mkdir"):
+        for name in ("replace", "rename"):
             stack.enter_context(mock.patch.object(os, name, guard(getattr(os, name), inside)))
+        stack.enter_context(mock.patch.object(os, "mkdir", guard(os.mkdir, absent)))
         yield left
 
 
@@ -180,13 +185,25 @@ def _whole_runs(tally: Tally, folder: Path, config: Path, whole: Path) -> None:
             tally.control(said[-300:] if code else small.differs(at, whole))
             break
         name = f"a run, operation {count}"
-        tally.case(name, small.refused(code, said, str(at)) or _whole_files(at, whole))
+        ended = _is_whole(code, said, at, whole)
+        wrong = None if ended else small.refused(code, said, str(at))
+        tally.case(name, wrong or _whole_files(at, whole))
     for size in LIMITS:
         at = folder / f"run-size-{size}"
         with _limited(size):
             code, said = small.command("train", config, f"output.directory={at}")
         name = f"a run, files of {size} bytes at most"
         tally.case(name, small.refused(code, said, str(at)) or _whole_files(at, whole))
+
+
+def _is_whole(code: int, said: str, at: Path, whole: Path) -> bool:
+    """Whether a run has ended as it should, as zipfile tries twice to open a file.
+
+    Its report alone may lack, which it says.
+    """
+    lacking = small.files(whole).keys() - small.files(at).keys()
+    without = lacking == {"report.html"} and "complete without it" in said
+    return code == 0 and (without or not lacking)
 
 
 def _whole_files(at: Path, whole: Path) -> str | None:
@@ -201,13 +218,18 @@ def _forecasts(tally: Tally, folder: Path, whole: Path) -> None:
     output = copy / "mine.nc"
     code, said = small.command("forecast", copy, "--output", output)
     tally.control(said[-300:] if code else None)
-    before = small.files(copy)
+    before, wanted = small.files(copy), folder / "wanted.nc"
+    small.command("forecast", copy, "--start", "1961", "--output", wanted)
+    expected = before | {output.name: wanted.read_bytes()}
     for count in range(20):
         with failing(copy, count, errno.EROFS) as left:
             code, said = small.command("forecast", copy, "--start", "1961", "--output", output)
         if left[0] >= 0:
+            tally.control(said[-300:] if code or small.files(copy) != expected else None)
             break
-        changed = None if small.files(copy) == before else "the earlier forecast has changed"
+        # The new one may be there, whole, if it is the disk that could not be asked to keep it.
+        sound = small.files(copy) in (before, expected)
+        changed = None if sound else "the earlier forecast has changed"
         name = f"a forecast, operation {count}"
         tally.case(name, small.refused(code, said, str(output)) or changed)
 

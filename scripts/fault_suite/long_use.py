@@ -13,7 +13,7 @@ from fault_suite import small
 from fault_suite.outcome import Outcome
 from fault_suite.tally import Tally
 
-NAME = "Long use"
+NAME = "long use"
 FORECASTS, WARM, LOADED = 500, 60, 8
 # Of memory, in MiB: what an allocator may keep.
 MOST = 24.0

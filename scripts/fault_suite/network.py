@@ -15,7 +15,7 @@ from unittest import mock
 from fault_suite.outcome import Outcome
 from fault_suite.tally import Tally
 
-NAME = "Network"
+NAME = "network"
 BODY = b"CDF\x01" + bytes(range(256)) * 4000
 # What the server does, the most requests it may be sent, and whether a file comes of it.
 FAULTS = {

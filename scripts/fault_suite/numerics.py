@@ -15,7 +15,7 @@ from fault_suite import small
 from fault_suite.outcome import Outcome
 from fault_suite.tally import Tally
 
-NAME = "Numerics"
+NAME = "numerics"
 VALUES = (np.nan, np.inf, -np.inf, *(10.0**power for power in range(4, 39, 2)))
 # Settings that no training survives.
 WILD = (
@@ -155,7 +155,8 @@ def _runs(tally: Tally, folder: Path, config: Path) -> None:
         before = small.files(copy)
         for command in (["forecast", copy], ["evaluate", copy]):
             code, said = small.command(*command)
-            wrong = small.refused(code, said, "not finite")
+            what = "standard deviations" if np.isfinite(value) else "not finite"
+            wrong = small.refused(code, said, what)
             changed = None if small.files(copy) == before else "files were written"
             tally.case(f"{command[0]} with weights of {value:g}", wrong or changed)
 

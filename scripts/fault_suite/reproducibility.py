@@ -12,7 +12,7 @@ from fault_suite import small
 from fault_suite.outcome import Outcome
 from fault_suite.tally import Tally
 
-NAME = "Reproducibility"
+NAME = "reproducibility"
 CNN = {"name": "cnn_lstm", "channels": [3, 4], "latent": 4, "hidden": [5], "dropout": 0.2}
 KINDS = {
     "ConvLSTM": {},
