@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gridcast.arguments import add_json, number, shape
+from gridcast.arguments import add_json, add_overrides, number, shape
 from gridcast.printing import strict_json, table
 
 
@@ -33,13 +33,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "after an interruption, it goes on.",
     )
     preparing.add_argument("config", metavar="CONFIG", help="YAML file of the experiment")
-    preparing.add_argument(
-        "overrides",
-        metavar="section.key=value",
-        nargs="*",
-        default=[],
-        help="settings in place of those of the file",
-    )
+    add_overrides(preparing)
     preparing.add_argument("--output", metavar="STORE", help="default: runs/NAME.zarr")
     preparing.set_defaults(run=_prepare)
 
@@ -64,6 +58,7 @@ def _list(arguments: argparse.Namespace) -> None:
     from gridcast.sources.catalog import cache_dir, catalog
 
     datasets = list(catalog().values())
+    files = {d.name: files_here(d.name) for d in datasets}
     if arguments.json:
         listed = [
             {
@@ -72,8 +67,8 @@ def _list(arguments: argparse.Namespace) -> None:
                 "variable": d.variable,
                 "units": d.units,
                 "licence": d.licence,
-                "files": [str(path) for path in files_here(d.name)],
-                "here": where(d.name),
+                "files": [str(path) for path in files[d.name] or ()],
+                "here": where(d.name, files[d.name]),
             }
             for d in datasets
         ]
@@ -81,7 +76,7 @@ def _list(arguments: argparse.Namespace) -> None:
         return
     lines = table(
         ("name", "variable", "units", "here"),
-        [(d.name, d.variable, d.units, where(d.name)) for d in datasets],
+        [(d.name, d.variable, d.units, where(d.name, files[d.name])) for d in datasets],
     )
     print(lines[0])
     for line, dataset in zip(lines[1:], datasets, strict=True):
@@ -89,8 +84,8 @@ def _list(arguments: argparse.Namespace) -> None:
     print(f"downloads are kept in {cache_dir()}")
 
 
-def files_here(name: str) -> list[Path]:
-    """The files of a data set on this machine; none where they are damaged."""
+def files_here(name: str) -> list[Path] | None:
+    """The files of a data set on this machine; None where they are damaged."""
     from gridcast.errors import DataError
     from gridcast.sources.catalog import find, search_path
 
@@ -98,18 +93,14 @@ def files_here(name: str) -> list[Path]:
     try:
         return find(name)
     except DataError:
-        return []
+        return None
 
 
-def where(name: str) -> str:
+def where(name: str, files: list[Path] | None) -> str:
     """Where a data set is: a directory on this machine, or how to get it."""
-    from gridcast.errors import DataError
-    from gridcast.sources.catalog import entry, find, search_path
+    from gridcast.sources.catalog import entry
 
-    search_path()
-    try:
-        files = find(name)
-    except DataError:
+    if files is None:
         return "damaged, see data get"
     if files:
         return f"{len(files)} file{'s' * (len(files) > 1)} in {files[0].parent}"

@@ -133,9 +133,7 @@ def _curve(observed: xr.DataArray | None, series: xr.DataArray, initial: Any) ->
         label="forecast",
     )
     panel.legend(fontsize=9, frameon=False)
-    locator = AutoDateLocator()
-    panel.xaxis.set_major_locator(locator)
-    panel.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    date_axis(panel)
     panel.set_ylabel(with_units(str(series.name), str(series.attrs.get("units", "1"))))
     panel.grid(alpha=0.3)
     panel.spines[["top", "right"]].set_visible(False)
@@ -230,6 +228,13 @@ def on_axis(times: np.ndarray) -> np.ndarray:
         (whole - 1970 + k).astype("datetime64[Y]").astype("datetime64[s]") for k in (0, 1)
     )
     return begin + (end - begin) * (years - whole)
+
+
+def date_axis(panel: Axes) -> None:
+    """As few words as the dates along the axis need."""
+    locator = AutoDateLocator()
+    panel.xaxis.set_major_locator(locator)
+    panel.xaxis.set_major_formatter(ConciseDateFormatter(locator))
 
 
 def _valid(field: xr.DataArray) -> str:

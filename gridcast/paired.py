@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from gridcast.report.words import stretches
 from gridcast.verification.significance import Comparison
 
 
@@ -92,12 +93,6 @@ class Paired:
 
 def _leads(leads: Sequence[int]) -> str:
     """`lead 3`, `leads 1 to 4 and 7`."""
-    parts: list[list[int]] = []
-    for lead in leads:
-        if parts and lead == parts[-1][-1] + 1:
-            parts[-1].append(lead)
-        else:
-            parts.append([lead])
-    words = [f"{p[0]} to {p[-1]}" if len(p) > 1 else str(p[0]) for p in parts]
+    words = [f"{a}" if a == b else f"{a} to {b}" for a, b in stretches(leads)]
     joined = words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
     return f"lead{'s' * (len(leads) > 1)} {joined}"

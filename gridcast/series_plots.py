@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 from matplotlib.collections import LineCollection
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-from gridcast.forecast_plots import draw_map, edges, map_panels, on_axis
+from gridcast.forecast_plots import date_axis, draw_map, edges, map_panels, on_axis
 from gridcast.frames.transform import grid_of
 from gridcast.matching import last_position
 from gridcast.plots import Picture, entitle, with_units
@@ -91,9 +90,7 @@ def _curve(series: xr.DataArray, axis: TimeAxis, text: str) -> Picture:
     if is_difference(series):
         panel.axhline(0.0, color="#999999", linewidth=0.8)
     panel.plot(on_axis(axis.times), series.values[:, 0, 0], color="#333333", linewidth=1.2)
-    locator = AutoDateLocator()
-    panel.xaxis.set_major_locator(locator)
-    panel.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    date_axis(panel)
     panel.set_ylabel(text)
     panel.grid(alpha=0.3)
     panel.spines[["top", "right"]].set_visible(False)

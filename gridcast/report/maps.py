@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from gridcast.forecast_plots import east as east_of
+from gridcast.forecast_plots import north as north_of
 from gridcast.grid import Grid
 from gridcast.html import Html, el
 
@@ -140,11 +142,13 @@ class Frame:
             x = _LEFT + (value - west) / (east - west) * wide
             if _LEFT <= x <= _LEFT + wide:
                 y = _TOP + high + 13
-                found.append(el("text", _east(value), x=x, y=y, text_anchor="middle"))
+                found.append(el("text", east_of(value, None), x=x, y=y, text_anchor="middle"))
         for value in MaxNLocator(4, steps=[1, 2, 3, 6, 10]).tick_values(south, north):
             y = _TOP + (north - value) / (north - south) * high
             if _TOP <= y <= _TOP + high:
-                found.append(el("text", _north(value), x=_LEFT - 3, y=y + 3, text_anchor="end"))
+                found.append(
+                    el("text", north_of(value, None), x=_LEFT - 3, y=y + 3, text_anchor="end")
+                )
         return found
 
 
@@ -229,12 +233,3 @@ def _ends(axis: np.ndarray) -> tuple[float, float]:
     """The outer edges of the first and the last cell."""
     half = 0.5 * (axis[1] - axis[0]) if axis.size > 1 else 0.5
     return float(axis[0] - half), float(axis[-1] + half)
-
-
-def _east(value: float) -> str:
-    degrees = (value + 180) % 360 - 180
-    return f"{abs(degrees):g}°{'' if degrees in (0, -180) else 'E' if degrees > 0 else 'W'}"
-
-
-def _north(value: float) -> str:
-    return f"{abs(value):g}°{'' if value == 0 else 'N' if value > 0 else 'S'}"

@@ -47,10 +47,7 @@ def write_report(directories: Sequence[str | Path], output: str | Path) -> Path:
         )
     if not path.parent.is_dir():
         raise DataError(f"{path}: the folder {path.parent} does not exist\n  fix: create it")
-    try:
-        write_text(path, text)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
+    write_text(path, text)
     return path
 
 

@@ -6,9 +6,8 @@ import matplotlib as mpl
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-from gridcast.forecast_plots import date_of, on_axis
+from gridcast.forecast_plots import date_axis, date_of, on_axis
 from gridcast.html import Html
 from gridcast.plots import with_units
 from gridcast.report.cases import Index
@@ -42,7 +41,7 @@ def plume_chart(index: Index, initial: np.ndarray, valid: np.ndarray, units: str
                 panel.fill_between(dates[1:], low, high, color=colour(MODEL), alpha=0.1, lw=0)
         shown = on_axis(index.times[thin])
         panel.plot(shown, index.observed[thin], color=INK, linewidth=1.3, label="observed")
-        _dates(panel)
+        date_axis(panel)
 
     return chart(draw, with_units(f"{index.name}, anomaly", units), key, (9.6, 3.3))
 
@@ -67,7 +66,7 @@ def series_chart(subject: Subject, field: xr.DataArray, key: str) -> Html:
             spread = subject.run.forecast[name].values[-1, :, 0, 0]
             bounds = (series.values - spread, series.values + spread)
             panel.fill_between(ahead, *bounds, color=colour(MODEL), alpha=0.2, lw=0)
-        _dates(panel)
+        date_axis(panel)
 
     return chart(draw, with_units(subject.variable, subject.units), key, (6.5, 3.4))
 
@@ -89,9 +88,3 @@ def _bars(series: xr.DataArray, key: str) -> Html:
         panel.set_ylim(0, 1)
 
     return chart(draw, "Probability of each class", key, (6.5, 3.4))
-
-
-def _dates(panel: Axes) -> None:
-    locator = AutoDateLocator()
-    panel.xaxis.set_major_locator(locator)
-    panel.xaxis.set_major_formatter(ConciseDateFormatter(locator))

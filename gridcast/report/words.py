@@ -73,7 +73,7 @@ def leads_in_words(subject: Subject, chosen: Bool[np.ndarray, " lead"]) -> str:
         return "no lead"
     if chosen.all():
         return "every lead" if leads.size > 1 else f"lead {leads[0]}"
-    runs = _runs(leads[chosen].tolist())
+    runs = stretches(leads[chosen].tolist())
     texts = [f"{a}" if a == b else f"{a} to {b}" for a, b in runs]
     listed = " and ".join(filter(None, (", ".join(texts[:-1]), texts[-1])))
     return f"lead{'s' if chosen.sum() > 1 else ''} {listed} {_steps(subject.step, runs[-1][1])}"
@@ -140,7 +140,8 @@ def _percent(subject: Subject, name: str, leads: Bool[np.ndarray, " lead"]) -> s
     return f"{100 * share_of_area(subject, name, leads):.0f} %"
 
 
-def _runs(leads: Sequence[int]) -> list[tuple[int, int]]:
+def stretches(leads: Sequence[int]) -> list[tuple[int, int]]:
+    """The first and last of the leads that follow each other."""
     found: list[tuple[int, int]] = []
     for lead in leads:
         if found and found[-1][1] == lead - 1:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gridcast.drafts import unwritable, write_text
+from gridcast.printing import strict_json
 from gridcast.training.events import Events
 from gridcast.training.step import LOGGED
 
@@ -52,7 +52,7 @@ class Journal:
 
     def _write(self, records: Iterable[dict[str, Any]]) -> None:
         records = list(records)
-        text = "".join(json.dumps(_finite(record)) + "\n" for record in records)
+        text = "".join(strict_json(record) + "\n" for record in records)
         try:
             with self.path.open("a") as file:
                 file.write(text)
@@ -61,11 +61,6 @@ class Journal:
         if self._events is not None:
             for record in records:
                 self._events.write(record)
-
-
-def _finite(record: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no other numbers; of a step that was skipped they are null."""
-    return {k: v if math.isfinite(v) else None for k, v in record.items()}
 
 
 def _readable(line: str) -> dict[str, Any]:
