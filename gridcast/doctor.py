@@ -127,18 +127,9 @@ def _cores() -> int:
 
 
 def _memory() -> list[Check]:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return [Check("memory", OK, "this system does not say")]
-    kib = {key: int(rest.split()[0]) for key, _, rest in (line.partition(":") for line in lines)}
-    total, free = kib["MemTotal"] * 1024, kib.get("MemAvailable", kib["MemFree"]) * 1024
-    try:  # of a container
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        total, free = min(total, limit), min(free, max(limit - used, 0))
-    except (OSError, ValueError):  # none, or "max"
-        pass
+    from gridcast.scratch import memory
+
+    free, total = memory()
     found = f"{_size(free)} of {_size(total)} available"
     if free < _LITTLE_MEMORY:
         fix = "end other programs, or a coarser grid, train.accumulate, frames.patches"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import tempfile
@@ -126,3 +127,21 @@ def folder_of_files() -> str:
     if "TMPDIR" not in os.environ and os.access(large := Path("/var/tmp"), os.W_OK):
         return str(large)
     return tempfile.gettempdir()
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take: of the machine, or of its control group."""
+    return memory()[0]
+
+
+def memory() -> tuple[int, int]:
+    """Bytes that are free, and all there are, of the machine or of this process's control group."""
+    free = total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = 1024 * int(next(one for one in lines if one.startswith("MemAvailable")).split()[1])
+    with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
+        group = Path("/sys/fs/cgroup")
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        free, total = min(free, max(limit - used, 0)), min(total, limit)
+    return free, total

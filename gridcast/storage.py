@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import numpy as np
 
 from gridcast.config import Config
 from gridcast.errors import ConfigError
+from gridcast.scratch import free_memory
 from gridcast.sources.files import find_files
 from gridcast.sources.store import about_store
 
@@ -61,16 +60,3 @@ def size_of(source: str | Path | Sequence[str | Path]) -> int:
         for path in find_files(source)
     ]
     return sum(file.stat().st_size for files in inside for file in files)
-
-
-def free_memory() -> int:
-    """Bytes that this process may still take: of the machine, or of its control group."""
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = 1024 * int(next(one for one in lines if one.startswith("MemAvailable")).split()[1])
-    with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
-        group = Path("/sys/fs/cgroup")
-        limit, used = ((group / name).read_text() for name in ("memory.max", "memory.current"))
-        free = min(free, int(limit) - int(used))
-    return free

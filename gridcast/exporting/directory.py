@@ -17,8 +17,8 @@ from gridcast.exporting.dates import Seasons
 from gridcast.exporting.program import PLATFORMS, export_program, history
 from gridcast.labelling import described, dims_of
 from gridcast.output import EXPORT
+from gridcast.provenance import sha256
 from gridcast.run import Run
-from gridcast.training.checkpoints import sha256
 
 PROGRAM, GRID, ABOUT, SUMS = "forecast.jax", "grid.npz", "about.json", "sha256.json"
 # Of the program's arguments and the files' meaning.

@@ -27,7 +27,7 @@ from gridcast.exporting.directory import ABOUT, FORMAT, GRID, PROGRAM, SUMS, req
 from gridcast.grid import Grid
 from gridcast.labelling import dims_of, labelled
 from gridcast.matching import last_position
-from gridcast.training.checkpoints import sha256
+from gridcast.provenance import sha256
 
 
 @dataclass(frozen=True)

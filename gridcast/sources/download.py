@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import json
 import logging
 import os
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 
 from gridcast.errors import DataError
 from gridcast.locks import waiting_for
+from gridcast.provenance import sha256
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def verify(path: Path, cache: Path) -> None:
     entry = _record(cache).get(path.relative_to(cache).as_posix())
     if entry is None:
         return
-    found = _sha256(path)
+    found = sha256(path)
     if found != entry["sha256"]:
         raise DataError(
             f"{path} is not the file that was downloaded on {entry['date']}\n"
@@ -87,11 +87,6 @@ def verify(path: Path, cache: Path) -> None:
             f"  found: sha256 {found}\n"
             f"  fix: delete the file, then `gridcast data get {path.parent.name}`"
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fetch(address: str, final: Path, cache: Path, waits: Sequence[float]) -> None:
@@ -167,7 +162,7 @@ def _require_netcdf(path: Path) -> None:
 def _remember(final: Path, address: str, partial: Path, cache: Path) -> None:
     name = final.relative_to(cache).as_posix()
     entry = {
-        "sha256": _sha256(partial),
+        "sha256": sha256(partial),
         "bytes": partial.stat().st_size,
         "address": address,
         "date": dt.datetime.now(dt.UTC).date().isoformat(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import re
@@ -17,6 +16,7 @@ import numpy as np
 
 from gridcast.drafts import draft_of, to_disk
 from gridcast.errors import CheckpointError, TrainingError
+from gridcast.provenance import sha256
 
 # The folder of a run that holds them.
 CHECKPOINTS = "checkpoints"
@@ -225,12 +225,6 @@ def fill(template: Any, named: dict[str, np.ndarray]) -> Any:
                 f"expected {leaf.shape}"
             )
     return jax.tree_util.tree_unflatten(structure, [jax.numpy.asarray(named[n]) for n in names])
-
-
-def sha256(path: Path) -> str:
-    """Of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove(path: Path) -> None:
