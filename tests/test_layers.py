@@ -8,19 +8,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from gridcast.models import layers
-from gridcast.models.layers import (
-    GridConv,
-    conv2d,
-    conv2d_frame,
-    depth_to_space,
-    dropout,
-    space_to_depth,
-)
+from gridcast.models import convolution
+from gridcast.models.convolution import conv2d, conv2d_frame
+from gridcast.models.layers import GridConv, depth_to_space, dropout, space_to_depth
 from gridcast.models.norms import Norm
 from gridcast.models.pooling import pool
 
 SIZES = [(5, 7), (13, 9)]
+FEW = [(3, "cpu", True), (5, "cpu", False), (3, "cuda", False), (3, "tpu", False)]
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
@@ -66,11 +61,20 @@ def test_conv2d_and_its_gradients_equal_float64_autodiff(kernel, size, wraps):
     expected = reference(arrays, gradient, wraps)
     for found, exact in zip((value, *back(gradient)), expected, strict=True):
         close(found, exact)
+    close(conv2d(*arrays, wraps), expected[0])  # nothing is to be differentiated
+
+
+@pytest.mark.parametrize(("kernel", "platform", "sum_of_taps"), FEW)
+def test_few_channels_are_summed_tap_by_tap_on_a_cpu_alone(kernel, platform, sum_of_taps):
+    arrays, _ = example(kernel, (5, 7))
+    traced = jax.jit(conv2d, static_argnums=3).trace(*arrays, True)
+    program = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert ("stablehlo.convolution" not in program) == sum_of_taps
 
 
 @pytest.mark.parametrize("batch", [12, 13, 25])
 def test_gradients_of_more_frames_than_are_taken_at_a_time_equal_it_too(batch, monkeypatch):
-    monkeypatch.setattr(layers, "CELLS_AT_A_TIME", 5 * 35)
+    monkeypatch.setattr(convolution, "CELLS_AT_A_TIME", 5 * 35)
     arrays, gradient = example(3, (5, 7), batch)
     found = jax.vjp(lambda *a: conv2d(*a, True), *arrays)[1](gradient)
     for one, exact in zip(found, reference(arrays, gradient, True)[1:], strict=True):

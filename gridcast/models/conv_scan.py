@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from gridcast.accelerator import shards
-from gridcast.models.layers import bias_gradient, conv2d, frame_gradient, kernel_gradient
+from gridcast.models.convolution import bias_gradient, conv2d, frame_gradient, kernel_gradient
 
 State = tuple[Float[Array, "batch lat lon hidden"], Float[Array, "batch lat lon hidden"]]
 # The state after: of parameters, what the convolution gives, the state before, and whether the
