@@ -6,7 +6,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from gridcast.config.models import CnnLstmConfig
-from gridcast.models.encoder import Decoder, Encoder, encode_frames
+from gridcast.models.decoder import Decoder
+from gridcast.models.encoder import Encoder, encode_frames
 from gridcast.models.window import Sizes, Window
 
 

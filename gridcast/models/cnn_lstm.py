@@ -7,7 +7,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from gridcast.config.models import CnnLstmConfig
-from gridcast.models.encoder import Decoder, Encoder, encode_frames, freeze
+from gridcast.models.decoder import Decoder
+from gridcast.models.encoder import Encoder, encode_frames, freeze
 from gridcast.models.layers import Dense
 from gridcast.models.lstm import LstmStack
 from gridcast.models.window import Sizes, Window
@@ -41,7 +42,7 @@ class CnnLstm(nnx.Module):
         )
         vector = self.lstm.vector(vectors, present, key)
         if isinstance(self.decoder, Decoder):
-            numbers = self.decoder(vector, [frames[:, -1], *(f[:, -1] for f in features)])
+            numbers = self.decoder(vector, [frames[:, -1], *features])
         else:
             numbers = self.decoder(vector)[:, None, None]
         return jnp.moveaxis(numbers.reshape(*numbers.shape[:3], self.leads, -1), 3, 1)

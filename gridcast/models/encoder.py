@@ -1,21 +1,25 @@
-"""A CNN that turns one frame into features at several scales, and the decoder back to the grid."""
+"""A CNN that turns one frame into a vector and features at several scales."""
 
 from __future__ import annotations
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from gridcast.accelerator import space_is_shared
+from gridcast.accelerator import shards, space_is_shared
 from gridcast.config.models import CnnLstmConfig
 from gridcast.models.batch_norm import FRAMES, BatchNorm, Moments
 from gridcast.models.layers import Dense, GridConv, segment, space_to_depth
 from gridcast.models.norms import Norm
 from gridcast.models.pooling import Pooling, pool
 from gridcast.models.window import Frozen
+
+# Of the frames that are encoded at once on a CPU.
+CELLS_AT_A_TIME = 200_000
 
 
 def scales(grid: tuple[int, int], blocks: int) -> list[tuple[int, int]]:
@@ -131,26 +135,66 @@ def encode_frames(
     training: bool = False,
     remat: bool = False,
 ) -> tuple[Float[Array, "batch time vector"], list[Array]]:
-    """Apply one encoder, with shared weights, to each frame by vmap.
+    """The vector of each frame, and of each window's last one the features of each block.
 
-    Batch and time are one mapped axis: mapping over time alone would make a sharded batch gather
-    all frames on each device. In training batch norms take their moments over the frames that are
-    present, and move their running ones.
+    In training batch norms take their moments over the frames that are present, and move their
+    running ones.
     """
-    batch, time = frames.shape[:2]
+    if not training:
+        return _of_some_windows_at_a_time(encoder, frames)
     counts = None
-    if training and not encoder.frozen:
+    if not encoder.frozen:
+        batch, time = frames.shape[:2]
         counts = jnp.ones(batch * time) if present is None else present.reshape(-1) * 1.0
-    encode = functools.partial(encoder, remat=remat)
-    mapped = jax.vmap(encode, axis_name=FRAMES, out_axes=(0, 0, None))
-    vectors, features, moments = mapped(frames.reshape(batch * time, *frames.shape[2:]), counts)
+    vectors, features, moments = _encoded(encoder, frames, counts, remat=remat)
     if moments:
         for stage, found in zip(encoder.stages, moments, strict=True):
             stage.norm.update(found)
-    return (
-        vectors.reshape(batch, time, -1),
-        [f.reshape(batch, time, *f.shape[1:]) for f in features],
-    )
+    return vectors, features
+
+
+def _encoded(
+    encoder: Encoder,
+    frames: Float[Array, "batch time lat lon channel"],
+    counts: Float[Array, " frame"] | None = None,
+    *,
+    remat: bool = False,
+) -> tuple[Array, list[Array], list[Moments]]:
+    """One encoder, with shared weights, of each frame by vmap.
+
+    Batch and time are one mapped axis: mapping over time alone would make a sharded batch gather
+    all frames on each device.
+    """
+    batch, time = frames.shape[:2]
+    encode = functools.partial(encoder, remat=remat)
+    mapped = jax.vmap(encode, axis_name=FRAMES, out_axes=(0, 0, None))
+    vectors, features, moments = mapped(frames.reshape(batch * time, *frames.shape[2:]), counts)
+    last = [f.reshape(batch, time, *f.shape[1:])[:, -1] for f in features]
+    return vectors.reshape(batch, time, -1), last, moments
+
+
+def _of_some_windows_at_a_time(
+    encoder: Encoder, frames: Float[Array, "batch time lat lon channel"]
+) -> tuple[Array, list[Array]]:
+    """On a CPU in parts that stay in its caches; the numbers do not depend on that."""
+
+    def whole(frames: Array) -> tuple[Array, list[Array]]:
+        return _encoded(encoder, frames)[:2]
+
+    batch, cells = frames.shape[0], math.prod(frames.shape[1:4])
+    # Of a program for any batch there is no number to divide.
+    sizes = [n for n in range(1, batch + 1) if batch % n == 0] if isinstance(batch, int) else []
+    fitting = [n for n in sizes if n * cells <= CELLS_AT_A_TIME]
+    size = max(fitting, default=1)
+    if not sizes or size == batch or shards("data") > 1 or space_is_shared():
+        return whole(frames)
+
+    def in_parts(frames: Array) -> tuple[Array, list[Array]]:
+        parts = frames.reshape(batch // size, size, *frames.shape[1:])
+        made = jax.lax.map(whole, parts)
+        return jax.tree.map(lambda part: part.reshape(batch, *part.shape[2:]), made)
+
+    return jax.lax.platform_dependent(frames, cpu=in_parts, default=whole)
 
 
 def freeze(encoder: Encoder) -> None:
@@ -160,55 +204,3 @@ def freeze(encoder: Encoder) -> None:
             if isinstance(value, nnx.Param | nnx.BatchStat):
                 setattr(module, name, Frozen(value[...]))
     encoder.frozen = True
-
-
-class Decoder(nnx.Module):
-    """A vector back to the grid.
-
-    Args:
-      width: length of the vector.
-      channels: of the frame, where each scale also sees the last frame at that scale; None: the
-        vector is all there is.
-      out: channels given; untrained, they are 0.
-    """
-
-    def __init__(
-        self,
-        width: int,
-        channels: int | None,
-        out: int,
-        grid: tuple[int, int],
-        config: CnnLstmConfig,
-        *,
-        wraps: bool,
-        rngs: nnx.Rngs,
-    ):
-        self.shapes = scales(grid, len(config.channels))
-        (lat, lon), kernel = self.shapes[-1], config.kernel
-        self.start = Dense(width, lat * lon * config.channels[-1], rngs=rngs)
-        # From coarse to fine: what comes up, with what the encoder saw there, and what goes on up.
-        ups = [*config.channels[::-1], channels or config.channels[0]]
-        ins = [n if channels is None else 2 * n for n in ups]
-        self.stages = nnx.List(
-            GridConv(ins[i], ups[i + 1], kernel, wraps=wraps, rngs=rngs)
-            for i in range(len(config.channels))
-        )
-        self.head = GridConv(ins[-1], out, kernel, wraps=wraps, rngs=rngs, zero=True)
-
-    def __call__(
-        self, vector: Float[Array, "batch vector"], seen: list[Array] | None = None
-    ) -> Float[Array, "batch lat lon out"]:
-        """The fields. `seen`: the last frame and its features, from fine to coarse."""
-        if space_is_shared():
-            x = nnx.relu(self.start.to_field(vector, self.shapes[-1]))
-        else:
-            x = nnx.relu(self.start(vector)).reshape(len(vector), *self.shapes[-1], -1)
-
-        def beside_seen(x: Array, scale: int) -> Array:
-            return x if seen is None else jnp.concatenate([x, seen[-1 - scale]], axis=-1)
-
-        for i, stage in enumerate(self.stages):
-            x = nnx.relu(stage(beside_seen(x, i)))
-            lat, lon = self.shapes[-2 - i]
-            x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)[:, :lat, :lon]
-        return self.head(beside_seen(x, len(self.stages)))
