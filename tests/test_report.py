@@ -282,6 +282,19 @@ def test_the_summary_says_what_the_intervals_say():
     ]
 
 
+def test_where_nothing_is_beaten_the_summary_says_so_in_names_that_a_reader_knows():
+    subject = told({"climatology": [OPEN] * 2, "base": [OPEN] * 2, "damped_trailing": [DOWN] * 2})
+    subject.scores["acc"][:] = [[0.02, -0.004]]
+    assert words.summary(subject) == [
+        "At no lead is the model surely better than every reference.",
+        "It does not beat the reference that its network corrects at any lead.",
+        "It does not beat persistence damped to the trailing mean at any lead; is worse at every "
+        "lead.",
+        "It is no better than climatology at any lead.",
+        "Its anomaly correlation is 0.02 at lead 1 and 0.00 at lead 2 months.",
+    ]
+
+
 def decoded(link: str) -> np.ndarray:
     picture = Image.open(io.BytesIO(base64.b64decode(link.partition(",")[2])))
     return np.asarray(picture.convert("RGBA")).astype(int)
@@ -327,6 +340,28 @@ def test_maps_have_the_shape_of_the_ground_the_coast_of_the_mask_and_no_cut_ocea
     np.testing.assert_allclose(means[coarse.grid.mask], 2.0)
     region = Frame.of(Grid(lat, lon[30:60], mask[:, 30:60]), "c", 10**6)
     assert region.turn == 0  # only the globe can be turned
+
+
+SHAPES = [(124, 358), (60, 170), (27.5, 47.5), (8, 8), (100, 6), (2, 170), (1, 1)]
+
+
+@pytest.mark.parametrize(("south_north", "west_east"), SHAPES)
+def test_degrees_are_whole_in_the_picture_and_never_on_each_other(south_north, west_east):
+    lat, lon = (
+        np.linspace(a, a + span, 9) for a, span in ((-40.0, south_north), (100.0, west_east))
+    )
+    frame = Frame.of(Grid(lat, lon, np.ones((9, 9), bool)), "a", 10**6)
+    text = frame.coast()
+    found = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" text-anchor="(\w+)">([^<]+)', text)
+    view = frame.draw([np.zeros((9, 9))], Colours("RdBu", -1.0, 1.0), "t")
+    wide, high = map(float, re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', view)[0])
+    below = sorted(float(x) for x, _, anchor, _ in found if anchor == "middle")
+    beside = sorted(float(y) for _, y, anchor, _ in found if anchor == "end")
+    assert below or beside
+    assert all(7.5 <= float(y) <= high for _, y, _, _ in found)  # letters are 7.5 high
+    assert all(16 <= x <= wide - 16 for x in below)  # and 120 degrees west takes 32
+    assert np.diff(below).min(initial=99) > 34
+    assert np.diff(beside).min(initial=99) > 10
 
 
 def test_dots_lie_where_it_is_significant():

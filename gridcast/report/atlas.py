@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import xarray as xr
 
@@ -17,6 +19,7 @@ from gridcast.sources.units import family
 from gridcast.verification.tables import title
 
 _LEADS = 4  # that maps of skill are shown of
+_KINDS = "largest error", "most gained"
 _SHOWN, _LISTED = 2, 3  # worst and best cases, as maps and in the table
 
 
@@ -41,7 +44,7 @@ def skill_maps(subject: Subject, frame: Frame) -> Html | None:
     if "mse_difference" in scores:
         fields = list(scores["mse_difference"].values[leads])
         dots = list(scores["significant"].values[leads] > 0)
-        units = str(scores["mse_difference"].attrs["units"])
+        units = re.sub("2$", "²", str(scores["mse_difference"].attrs["units"]))
         bar = with_units("MSE minus that of the best reference, blue is better", units)
         rows.append(_row(subject, frame, leads, fields, Colours.around_zero(fields), bar, dots))
         text = "Dots: the difference is significant (false discovery rate 0.1). "
@@ -83,14 +86,15 @@ def worst_and_best(subject: Subject, found: Cases | None, frame: Frame) -> Html 
     worst, best = found.extremes(_LISTED)
     if not worst:
         return None
-    kinds = [("largest error", worst), ("most gained over climatology", best)]
+    kinds = list(zip(_KINDS, (worst, best), strict=True))
     rows = [
-        [_start(subject, found, k), kind, f"{found.rmse[k]:.3f}", f"{found.normal[k]:.3f}"]
+        [kind, _start(subject, found, k), f"{found.rmse[k]:.3f}", f"{found.normal[k]:.3f}"]
         for kind, cases in kinds
         for k in cases
     ]
-    head = ["forecast from", "why", f"RMSE [{subject.units}]", "of climatology"]
-    parts = [table(head, rows)]
+    head = ["why", "forecast from", f"RMSE [{subject.units}]", "of climatology"]
+    text = "Gained is squared error: that of climatology less that of the forecast, over all leads."
+    parts = [table(head, rows), el("p", text, class_="note")]
     if not subject.single:
         parts.append(_case_maps(subject, found, frame, kinds))
     return joined(*parts)

@@ -31,7 +31,10 @@ def about(subject: Subject) -> Html:
         ["forecast of", f"{what}{subject.variable} [{subject.units}]"],
         ["model and data", subject.run.source],
         ["network", f"{config.model.name} over {config.model.base}{count}"],
-        ["grid", str(grid)],
+        [
+            "grid",
+            f"one series, at {grid.lat[0]:g} N {grid.lon[0]:g} E" if subject.single else str(grid),
+        ],
         ["from and to", f"{config.frames.inputs} inputs, {config.frames.leads} leads"],
         ["one step", subject.step],
         ["trained on", str(splits.train)],
