@@ -21,6 +21,7 @@ from gridcast.fitting import compile_setup
 from gridcast.opening import IN_MEMORY, Data, open_source
 from gridcast.output import clear, writing_to
 from gridcast.preparation import Setup, prepare
+from gridcast.report.member_indices import member_indices
 from gridcast.report.observed import observations
 from gridcast.run import Run
 from gridcast.sources.netcdf import write_netcdf
@@ -112,6 +113,8 @@ def run_training(
         with stage("pictures"):
             plot_forecast(run.observed(source), forecast, directory / "forecast.png")
         write_netcdf(observations(run, source, hindcast, forecast), directory / "observations.nc")
+        if (indices := member_indices(run, source, hindcast)) is not None:
+            write_netcdf(indices, directory / "indices.nc")
         _log.info("%s", said(scores))
         with stage("report"):
             report_run(directory)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 import xarray as xr
 from conftest import Trained, small_config
 from PIL import Image
@@ -22,10 +23,11 @@ from gridcast.cli import main
 from gridcast.errors import DataError
 from gridcast.grid import Grid
 from gridcast.report import page, words
-from gridcast.report.cases import cases
+from gridcast.report.cases import _WITHIN, Index, cases
 from gridcast.report.contents import Contents, Subject, contents
 from gridcast.report.maps import Colours, Frame
 from gridcast.report.page import LARGEST, report_run, write_report
+from gridcast.report.series import plume_chart
 from gridcast.verification.hindcast import MODEL
 
 VOID = {"meta", "input", "br"}
@@ -226,6 +228,74 @@ def test_cases_hold_the_errors_of_each_forecast_inside_the_test_years(subject):
     np.testing.assert_allclose(index.forecast[7], expected, rtol=1e-4, atol=1e-6)
 
 
+def members_of(directory: Path, shifts: list[float]) -> None:
+    """indices.nc of members that lie so far from the forecast of the run."""
+    with contents(directory) as run:
+        found = cases(run.subjects()[0])
+        assert found is not None
+        assert run.hindcast is not None
+        dims = ("index", "realization", "forecast_reference_time", "forecast_period")
+        each = np.stack([found.indices[0].forecast + one for one in shifts])[None]
+        coords = {"index": ["nino34"], "forecast_reference_time": found.initial}
+        xr.DataArray(each, coords, dims, name="sst").to_netcdf(directory / "indices.nc")
+
+
+@pytest.mark.parametrize(
+    ("shifts", "low", "high", "told"),
+    [
+        ([0.5, -0.25, 0.0], -0.25, 0.5, "the range of 3 members"),
+        (np.arange(11.0), 1.0, 9.0, "hold 80 % of 11 members"),
+    ],
+)
+def test_plumes_have_the_bands_of_members_and_words_where_there_are_none(
+    copy, shifts, low, high, told
+):
+    def index():
+        with contents(copy) as run:
+            found = cases(run.subjects()[0])
+        assert found is not None
+        return found.indices[0]
+
+    without = index()
+    assert without.band is None
+    assert without.told == (
+        "No bands: the model forecasts one value, without members or a distribution."
+    )
+    members_of(copy, list(shifts))
+    found = index()
+    assert told in found.told
+    np.testing.assert_allclose(found.band[0], found.forecast + low, atol=1e-9)
+    np.testing.assert_allclose(found.band[1], found.forecast + high, atol=1e-9)
+
+
+def test_the_page_draws_bands_and_says_what_they_are_or_why_there_are_none(copy):
+    def seen(text: str, told: str, bands: bool) -> None:
+        assert told in text
+        plume = text[text.index("nino34, anomaly") :]
+        assert ("fill-opacity: 0.2" in plume[: plume.index("</figure>")]) == bands
+
+    seen((copy / "report.html").read_text(), "No bands: the model forecasts one value", False)
+    members_of(copy, [0.5, -0.25])
+    write_report([copy], copy / "report.html")
+    seen((copy / "report.html").read_text(), "Bands are the range of 2 members.", True)
+
+
+def test_a_single_series_has_the_band_that_holds_four_fifths_of_a_normal_distribution():
+    share = scipy.stats.norm.cdf(_WITHIN) - scipy.stats.norm.cdf(-_WITHIN)
+    assert share == pytest.approx(0.8, abs=1e-4)
+
+
+def test_of_many_short_forecasts_the_last_dates_are_shown():
+    days = np.datetime64("2001-01-01") + np.arange(1000)
+    index = Index("i", days, np.zeros(1000), np.ones((990, 3)), None, "")
+    valid = days[:990, None] + np.arange(1, 4)
+    drawn = plume_chart(index, days[:990], valid, "K", "k")
+    assert "the last 120 test dates" in drawn
+    assert "2001" not in re.sub("<[^>]*>", "", drawn)
+    whole = Index("i", days[:100], np.zeros(100), np.ones((90, 3)), None, "")
+    assert "the last" not in plume_chart(whole, days[:90], valid[:90], "K", "k")
+
+
 def told(skill: dict[str, list[tuple[float, float]]], step: str = "month", **more) -> Subject:
     """Intervals of the skill against each reference, over as many leads as there are."""
     names = [*skill]
@@ -347,9 +417,8 @@ SHAPES = [(124, 358), (60, 170), (30, 50), (8, 8), (100, 6), (2, 170), (1, 1)]
 
 @pytest.mark.parametrize(("south_north", "west_east"), SHAPES)
 def test_degrees_are_whole_in_the_picture_and_never_on_each_other(south_north, west_east):
-    lat, lon = (
-        a + span * (np.arange(9) + 0.5) / 9 for a, span in ((-40.0, south_north), (100.0, west_east))
-    )
+    ends = ((-40.0, south_north), (100.0, west_east))
+    lat, lon = (first + span * (np.arange(9) + 0.5) / 9 for first, span in ends)
     frame = Frame.of(Grid(lat, lon, np.ones((9, 9), bool)), "a", 10**6)
     text = frame.coast()
     found = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" text-anchor="(\w+)">([^<]+)', text)

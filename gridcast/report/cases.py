@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +10,16 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float
 
+from gridcast.config.bounds import Region
+from gridcast.grid import Grid
 from gridcast.report.contents import Subject
 from gridcast.verification.indices import Pattern, index_patterns, index_series
 
 _CHUNK = 64  # windows that are in memory at a time
 _INDICES = 3
+_MANY = 10  # members that have quantiles; of fewer the range is shown
+_WITHIN = 1.2816  # standard deviations about the mean that hold 80 % of a normal distribution
+Band = Float[np.ndarray, "bound window lead"]
 
 
 @dataclass(frozen=True)
@@ -21,14 +27,16 @@ class Index:
     """A mean over a box as anomalies, units of the series.
 
     Attributes:
-      deviation: standard deviation that the forecast gave; of a single series only.
+      band: between which values it is forecast to lie, as `told` says; None where the run does not
+        know it: then `told` says why.
     """
 
     name: str
     times: np.ndarray
     observed: Float[np.ndarray, " time"]
     forecast: Float[np.ndarray, "window lead"]
-    deviation: Float[np.ndarray, "window lead"] | None
+    band: Band | None
+    told: str
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,8 @@ def cases(subject: Subject) -> Cases | None:
     observed = run.observations[name].load()
     anomaly = observed.values - run.observations[f"{name}_climatology"].values
     valid = run.hindcast["time"].values[inside]
-    grid, patterns = subject.grid, _patterns(subject)
+    grid = subject.grid
+    patterns = shown_patterns(grid, run.config.verification.boxes, name)
     # The area of cells that are counted: some observations may lack, and then the case is left out.
     weight = grid.weight[grid.mask]
     rmse, normal, made = [], [], []
@@ -94,7 +103,7 @@ def cases(subject: Subject) -> Cases | None:
             observed["time"].values[test],
             index_series(anomaly[test][:, None], pattern)[:, 0],
             series[k],
-            _deviation(subject, inside),
+            *_band(subject, one, inside, series[k]),
         )
         for k, (one, pattern) in enumerate(patterns.items())
     ]
@@ -134,20 +143,50 @@ def in_test(subject: Subject, times: xr.DataArray) -> Bool[np.ndarray, "..."]:
     return np.asarray((key >= begin) & (key <= end))
 
 
-def _patterns(subject: Subject) -> dict[str, Pattern]:
-    """The boxes of the config, Nino 3.4 where it lies in the grid, or else the whole area."""
-    grid = subject.grid
-    if subject.single:
-        return {subject.variable: grid.weight}
-    boxes = subject.run.config.verification.boxes
+def shown_patterns(grid: Grid, boxes: Mapping[str, Region], variable: str) -> dict[str, Pattern]:
+    """The boxes of the config, Nino 3.4 where it lies in the grid, or else the whole area.
+
+    Args:
+      variable: the name of a single series, which is its own index.
+    """
+    if grid.mask.size == 1:
+        return {variable: grid.weight}
     found = index_patterns(grid, boxes)
     chosen = {name: found[name] for name in [*boxes, "nino34"] if name in found}
     return dict(list(chosen.items())[:_INDICES]) or {"mean of the area": grid.weight}
 
 
-def _deviation(subject: Subject, windows: np.ndarray) -> np.ndarray | None:
-    name = f"{subject.variable}_standard_deviation"
-    hindcast = subject.run.hindcast
-    if hindcast is None or not subject.single or name not in hindcast:
-        return None
-    return hindcast[name].values[windows, :, 0, 0].astype(np.float64)
+def _band(
+    subject: Subject, index: str, windows: np.ndarray, centre: Float[np.ndarray, "window lead"]
+) -> tuple[Band | None, str]:
+    """Quantiles of an index, of the predicted distribution or of members, and what they are."""
+    run, name = subject.run, subject.variable
+    assert run.hindcast is not None
+    deviation = f"{name}_standard_deviation"
+    if subject.single and deviation in run.hindcast:
+        half = _WITHIN * run.hindcast[deviation].values[windows, :, 0, 0].astype(np.float64)
+        return np.stack([centre - half, centre + half]), "Bands hold 80 % of what it forecasts."
+    if _has(run.indices, name, index):
+        assert run.indices is not None
+        initial = run.hindcast["forecast_reference_time"].values[windows]
+        each = run.indices[name].sel(index=index, forecast_reference_time=initial)
+        values = each.transpose("realization", ...).values.astype(np.float64)
+        shared = "They leave out what all members get wrong alike: more lies outside than they say."
+        if len(values) >= _MANY:
+            band = np.quantile(values, [0.1, 0.9], axis=0)
+            return band, f"Bands hold 80 % of {len(values)} members. {shared}"
+        band = np.stack([values.min(axis=0), values.max(axis=0)])
+        return band, f"Bands are the range of {len(values)} members. {shared}"
+    if deviation in run.hindcast:
+        why = (
+            "the model says how sure it is of each cell, not of a mean of cells, which err together"
+        )
+    elif run.config.train.members > 1:
+        why = "this run keeps no forecasts of its members (indices.nc)"
+    else:
+        why = "the model forecasts one value, without members or a distribution"
+    return None, f"No bands: {why}."
+
+
+def _has(indices: xr.Dataset | None, name: str, index: str) -> bool:
+    return indices is not None and name in indices and index in indices["index"].values

@@ -14,6 +14,7 @@ from pathlib import Path
 from gridcast.drafts import write_text
 from gridcast.errors import DataError
 from gridcast.html import Html, el, joined, table
+from gridcast.plots import with_units
 from gridcast.report import atlas, sections
 from gridcast.report.cases import cases
 from gridcast.report.contents import Contents, Subject, contents
@@ -175,7 +176,8 @@ def _scores(group: list[Subject], metric: str) -> Html:
         ours = one.scores[metric].sel(forecast=MODEL).to_series()
         told = [f"{ours[lead]:.3f}" if lead in ours else "" for lead in leads]
         rows.append([one.title, *told])
-    about = f"{metric.upper().replace('_', ' ')} of {group[0].variable}, lead"
+    name = f"{metric.upper().replace('_', ' ')} of {group[0].variable}"
+    about = with_units(name, str(group[0].scores[metric].attrs["units"])) + ", lead"
     return table([about, *map(str, leads)], rows)
 
 

@@ -95,7 +95,9 @@ def indices(subject: Subject, found: Cases | None, key: str) -> Html | None:
         plume_chart(one, found.initial, found.valid, subject.units, f"{key}-index-{k}")
         for k, one in enumerate(found.indices)
     ]
-    return el("div", *charts, class_="charts long")
+    told = dict.fromkeys(one.told for one in found.indices)
+    notes = [el("p", line, class_="note") for line in told]
+    return joined(el("div", *charts, class_="charts long"), *notes)
 
 
 def settings(subject: Subject) -> Html:
