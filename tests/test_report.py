@@ -24,6 +24,7 @@ from gridcast.errors import DataError
 from gridcast.grid import Grid
 from gridcast.report import page, words
 from gridcast.report.cases import _WITHIN, Index, cases
+from gridcast.report.class_cases import class_cases
 from gridcast.report.contents import Contents, Subject, contents
 from gridcast.report.maps import Colours, Frame
 from gridcast.report.page import LARGEST, report_run, write_report
@@ -226,6 +227,87 @@ def test_cases_hold_the_errors_of_each_forecast_inside_the_test_years(subject):
     expected = (one - came["sst_climatology"].values).values[:, box]
     expected = (expected * weight[box]).sum(axis=1) / weight[box].sum()
     np.testing.assert_allclose(index.forecast[7], expected, rtol=1e-4, atol=1e-6)
+
+
+def classes_of(directory: Path) -> None:
+    """Make it a run of three classes, of odds and classes drawn at random."""
+    random = np.random.default_rng(0)
+
+    def odds(shape: tuple[int, ...]) -> np.ndarray:
+        return np.moveaxis(random.dirichlet(np.ones(3), shape), -1, -3)
+
+    def of_hindcast(dataset: xr.Dataset) -> xr.Dataset:
+        made = xr.DataArray(odds(dataset["sst"].shape), dims=(*dataset["sst"].dims[:2], *CLASSES))
+        made = made.where(xr.DataArray(np.isfinite(dataset["sst"].values[0, 0]), dims=CLASSES[1:]))
+        found = dataset.drop_vars("sst").assign(sst_probability=made)
+        return found.assign_coords(category=["dry", "middle", "wet"])
+
+    def of_observations(dataset: xr.Dataset) -> xr.Dataset:
+        sst = dataset["sst"]
+        came = sst.copy(data=random.integers(0, 3, sst.shape).astype(np.float32))
+        normal = xr.DataArray(odds(sst.shape), dims=("time", *CLASSES))
+        mask = xr.DataArray(np.isfinite(sst.values).any(axis=0), dims=CLASSES[1:])
+        return dataset.assign(
+            sst_class=came.where(np.isfinite(sst)),
+            sst_climatology_probability=normal.where(mask),
+        )
+
+    def of_scores(dataset: xr.Dataset) -> xr.Dataset:
+        kept = {"rmse": "rps", "acc": "hit_rate", "rmse_map": "rps_map"}
+        found = dataset[[*kept, "skill", "skill_map", "dates"]].rename(kept)
+        return found.assign_attrs(headline="rps hit_rate")
+
+    changed(directory / "hindcast.nc", of_hindcast)
+    changed(directory / "observations.nc", of_observations)
+    changed(directory / "scores.nc", of_scores)
+
+
+CLASSES = ("category", "lat", "lon")
+
+
+def test_cases_of_classes_are_those_of_the_ranked_probability_score(copy):
+    classes_of(copy)
+    with contents(copy) as run:
+        subject = run.subjects()[0]
+        found = class_cases(subject)
+        assert found is not None
+        assert found.initial.size == 46
+        assert cases(subject) is None
+        mask, hindcast = subject.grid.mask, run.hindcast
+        one = hindcast["sst_probability"].sel(forecast_reference_time=found.initial[7])
+        came = run.observations.sel(time=one["time"].values)
+        area = np.diff(np.sin(np.deg2rad(np.linspace(-90, 90, 10))))[:, None] * mask
+        for odds, score in (
+            (one.values, found.rps),
+            (came["sst_climatology_probability"].values, found.normal),
+        ):
+            total = 0.0
+            for lead, row, column in np.argwhere(np.broadcast_to(mask, (3, *mask.shape))):
+                low, middle, _ = odds[lead, :, row, column].tolist()
+                number = int(came["sst_class"].values[lead, row, column])
+                square = (low - (number <= 0)) ** 2 + (low + middle - (number <= 1)) ** 2
+                total += square * area[row, column]
+            assert score[7] == pytest.approx(total / (3 * area.sum()), rel=1e-5)
+        worst, best = found.extremes(3)
+        assert (worst[0], best[0]) == (found.rps.argmax(), (found.normal - found.rps).argmax())
+        lacking = found.initial[20]
+    write_report([copy], copy / "report.html")
+    text = assert_stands_alone(copy / "report.html").text
+    assert f"largest error{str(found.initial[worst[0]])[:7]}{found.rps[worst[0]]:.3f}" in text
+    assert "probability of wet at lead 2; observed: 1 where it came" in text
+    # One cell of one date that nobody saw: every case that needs it is left out.
+
+    def forget(dataset: xr.Dataset) -> xr.Dataset:
+        place = int(dataset.indexes["time"].get_indexer([lacking])[0]) + 1
+        row, column = np.argwhere(mask)[0]
+        dataset["sst_class"][place, row, column] = np.nan
+        return dataset
+
+    changed(copy / "observations.nc", forget)
+    with contents(copy) as run:
+        again = class_cases(run.subjects()[0])
+        assert again is not None
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(again.rps)), [18, 19, 20])
 
 
 def members_of(directory: Path, shifts: list[float]) -> None:

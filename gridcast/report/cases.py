@@ -15,7 +15,7 @@ from gridcast.grid import Grid
 from gridcast.report.contents import Subject
 from gridcast.verification.indices import Pattern, index_patterns, index_series
 
-_CHUNK = 64  # windows that are in memory at a time
+CHUNK = 64  # windows that are in memory at a time
 _INDICES = 3
 _MANY = 10  # members that have quantiles; of fewer the range is shown
 _WITHIN = 1.2816  # standard deviations about the mean that hold 80 % of a normal distribution
@@ -57,21 +57,23 @@ class Cases:
 
     def extremes(self, count: int) -> tuple[list[int], list[int]]:
         """Windows with the largest error, and with the most gained over climatology."""
+        leads = self.valid.shape[1]
         gain = self.normal**2 - self.rmse**2
-        return self._first(self.rmse, count), self._first(gain, count)
+        return largest_apart(self.rmse, leads, count), largest_apart(gain, leads, count)
 
-    def _first(self, value: Float[np.ndarray, " window"], count: int) -> list[int]:
-        """Windows with the largest value, none of which overlaps with a larger one."""
-        leads, found = self.valid.shape[1], []
-        for k in np.argsort(-value, kind="stable").tolist():  # NaN comes last
-            apart = all(abs(k - other) >= leads for other in found)
-            if np.isfinite(value[k]) and apart and len(found) < count:
-                found.append(k)
-        return found
+
+def largest_apart(value: Float[np.ndarray, " window"], leads: int, count: int) -> list[int]:
+    """Windows with the largest value, none of which overlaps with a larger one."""
+    found = []
+    for k in np.argsort(-value, kind="stable").tolist():  # NaN comes last
+        apart = all(abs(k - other) >= leads for other in found)
+        if np.isfinite(value[k]) and apart and len(found) < count:
+            found.append(k)
+    return found
 
 
 def cases(subject: Subject) -> Cases | None:
-    """None of classes, and where hindcast.nc or observations.nc is missing."""
+    """None of classes (see `class_cases`), and where hindcast.nc or observations.nc is missing."""
     run, name = subject.run, subject.variable
     if subject.classes or run.hindcast is None or run.observations is None:
         return None
@@ -88,8 +90,8 @@ def cases(subject: Subject) -> Cases | None:
     # The area of cells that are counted: some observations may lack, and then the case is left out.
     weight = grid.weight[grid.mask]
     rmse, normal, made = [], [], []
-    for first in range(0, inside.size, _CHUNK):
-        some = slice(first, first + _CHUNK)
+    for first in range(0, inside.size, CHUNK):
+        some = slice(first, first + CHUNK)
         forecast, came = anomalies(subject, inside[some])
         error, nothing = (forecast - came)[..., grid.mask] ** 2, came[..., grid.mask] ** 2
         rmse.append(np.sqrt((error @ weight).mean(axis=1)))
@@ -128,10 +130,17 @@ def anomalies(
 
 def at_dates(observations: xr.Dataset, name: str, times: np.ndarray) -> tuple[Any, Any]:
     """What was observed and the climatology at dates [window, lead]; NaN where not in the file."""
+    came, normal = fields_at(observations, (name, f"{name}_climatology"), times)
+    return came, normal
+
+
+def fields_at(
+    observations: xr.Dataset, names: tuple[str, ...], times: np.ndarray
+) -> list[np.ndarray]:
+    """Variables at dates [window, lead]; NaN where they are not in the file."""
     flat, where = np.unique(times.ravel(), return_inverse=True)
-    found = observations[[name, f"{name}_climatology"]].reindex(time=flat)
-    values = [one.values[where.reshape(times.shape)] for one in found.data_vars.values()]
-    return values[0], values[1]
+    found = observations[list(names)].reindex(time=flat)
+    return [found[name].values[where.reshape(times.shape)] for name in names]
 
 
 def in_test(subject: Subject, times: xr.DataArray) -> Bool[np.ndarray, "..."]:

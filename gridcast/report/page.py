@@ -17,6 +17,7 @@ from gridcast.html import Html, el, joined, table
 from gridcast.plots import with_units
 from gridcast.report import atlas, sections
 from gridcast.report.cases import cases
+from gridcast.report.class_cases import class_cases
 from gridcast.report.contents import Contents, Subject, contents
 from gridcast.report.maps import Frame
 from gridcast.report.pictures import comparison_charts
@@ -124,7 +125,7 @@ def _column(subject: Subject, key: str, most: int) -> dict[str, Html | None]:
       most: cells that a map may have.
     """
     frame = Frame.of(subject.grid, f"{key}-coast", most)
-    found = cases(subject)
+    found = class_cases(subject) if subject.classes else cases(subject)
     shared = el("svg", frame.coast(), class_="shared", aria_hidden="true")
     return {
         "In words": joined(shared, sections.in_words(subject)),

@@ -6,6 +6,7 @@ import numpy as np
 
 from gridcast.html import Html, el, joined, table
 from gridcast.report.cases import Cases
+from gridcast.report.class_cases import ClassCases
 from gridcast.report.contents import Subject
 from gridcast.report.pictures import (
     certainty_charts,
@@ -87,9 +88,9 @@ def training(subject: Subject, key: str) -> Html | None:
     return el("div", *charts, class_="charts") if charts else None
 
 
-def indices(subject: Subject, found: Cases | None, key: str) -> Html | None:
-    """Series of indices with forecasts that start from them."""
-    if found is None:
+def indices(subject: Subject, found: Cases | ClassCases | None, key: str) -> Html | None:
+    """Series of indices with forecasts that start from them; None of classes."""
+    if not isinstance(found, Cases):
         return None
     charts = [
         plume_chart(one, found.initial, found.valid, subject.units, f"{key}-index-{k}")
