@@ -46,7 +46,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "compare",
         help="test whether one of two runs is better, lead by lead",
         description="The RMSE of two runs on the dates that both forecast, with 95 % intervals of "
-        "its difference.",
+        "its difference; of runs of classes their RPS and hit rate.",
     )
     parser.add_argument("first", metavar="A", help="directory of a run")
     parser.add_argument("second", metavar="B", help="directory of another run of the same target")

@@ -21,12 +21,14 @@ from gridcast.fitting import compile_setup
 from gridcast.opening import IN_MEMORY, Data, open_source
 from gridcast.output import clear, writing_to
 from gridcast.preparation import Setup, prepare
+from gridcast.report.member_indices import member_indices
 from gridcast.report.observed import observations
 from gridcast.run import Run
 from gridcast.sources.netcdf import write_netcdf
 from gridcast.stages import stage, timed
 from gridcast.timeaxis import label
 from gridcast.training.loop import STEPS_PER_CALL
+from gridcast.training.memory import step_memory
 from gridcast.verification.tables import table, verdict, write_csv
 
 _log = logging.getLogger("gridcast")
@@ -112,6 +114,8 @@ def run_training(
         with stage("pictures"):
             plot_forecast(run.observed(source), forecast, directory / "forecast.png")
         write_netcdf(observations(run, source, hindcast, forecast), directory / "observations.nc")
+        if (indices := member_indices(run, source, hindcast)) is not None:
+            write_netcdf(indices, directory / "indices.nc")
         _log.info("%s", said(scores))
         with stage("report"):
             report_run(directory)
@@ -126,9 +130,8 @@ def dry_run(config: Config) -> str:
     stepper, series, weights, _ = compile_setup(setup)
     state = jax.eval_shape(stepper.start, weights)
     part = next(series.stretches(setup.epoch(0), 0, STEPS_PER_CALL))
-    memory = stepper.run.lower(state, part.series, part.batches, 0, 1).compile().memory_analysis()  # type: ignore
-    used = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
-    lines = [_describe(setup), f"memory: {used / 2**20:.0f} MiB on the device while training"]
+    memory = step_memory(stepper.run, state, part.series, part.batches, 0, 1)
+    lines = [_describe(setup), *([] if memory is None else [str(memory)])]
     lines.append(f"would write to {config.output.directory}; nothing was written")
     return "\n".join(lines)
 

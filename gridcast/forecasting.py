@@ -104,6 +104,11 @@ class Predictor:
         return cls(graph, fixed, weights, count, inputs, leads, targets, batch_size, once, tiling)
 
     @cached_property
+    def _alone(self) -> Predictor:
+        """What forecasts with the weights of any one member, compiled once."""
+        return replace(self, weights=None, count=1)
+
+    @cached_property
     def _run(self) -> Callable[..., Array]:
         def run(weights: Any, fixed: Any, inputs: Inputs) -> Array:
             outputs, head = joint_outputs(self.graph, fixed, weights, inputs, self.count)
@@ -137,10 +142,9 @@ class Predictor:
         """What each member forecasts by itself, and rolls out by itself; as calling, otherwise."""
         if self.count == 1:
             return self(series, initial, leads)[None]
-        alone = replace(self, weights=None, count=1)
         each = [member_of(self.weights, member) for member in range(self.count)]
         return np.stack(
-            [alone._forecast(one, series, initial, leads or self.leads) for one in each]
+            [self._alone._forecast(one, series, initial, leads or self.leads) for one in each]
         )
 
     def _forecast(

@@ -51,6 +51,22 @@ class Grid:
         return bool(abs(self.lon.size * spacing - 360.0) < 0.5 * spacing)
 
     @property
+    def emptiest(self) -> int:
+        """The column that a map of the globe begins with: of the fewest data, so no ocean is cut.
+
+        0 where longitude does not wrap, or every cell has values.
+        """
+        if not self.wraps or self.mask.all():
+            return 0
+        return int((self.mask * self.area).sum(axis=0).argmin())
+
+    def turned(self, start: int) -> Grid:
+        """A globe that begins with column `start`, west of 180 degrees; longitude still ascends."""
+        lon = np.concatenate([self.lon[start:], self.lon[:start] + 360.0])
+        west = 360.0 if lon[0] >= 180.0 else 0.0
+        return Grid(self.lat, lon - west, np.roll(self.mask, -start, axis=1))
+
+    @property
     def area(self) -> Float[np.ndarray, "lat lon"]:
         """Cell areas up to a constant factor: exact on the sphere, for any spacing of latitude."""
         if self.lat.size == 1:

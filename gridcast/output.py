@@ -19,6 +19,7 @@ RESULTS = (
     "forecast.nc",
     "forecast.png",
     "observations.nc",
+    "indices.nc",
     "report.html",
     "comparison*.*",
     "scores*.nc",

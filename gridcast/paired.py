@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gridcast.report.words import stretches
-from gridcast.verification.significance import Comparison
+from gridcast.verification.significance import Comparison, Interval
 
 
 @dataclass(frozen=True)
@@ -40,21 +40,7 @@ class Paired:
     @property
     def verdict(self) -> str:
         """One sentence."""
-        low, high = self.compared.rmse_difference
-        found = []
-        for words, leads in (
-            ("below", np.flatnonzero(high < 0) + 1),
-            ("above", np.flatnonzero(low > 0) + 1),
-        ):
-            if leads.size:
-                found.append(f"surely {words} at {_leads(leads.tolist())}")
-        open_leads = (np.flatnonzero(~((high < 0) | (low > 0))) + 1).tolist()
-        if open_leads:
-            every = len(open_leads) == low.size
-            found.append(f"not surely another at {'any lead' if every else _leads(open_leads)}")
-        return (
-            f"The RMSE of {self.names[0]}, beside that of {self.names[1]}, is {'; '.join(found)}."
-        )
+        return in_words(self.names, "RMSE", self.compared.rmse_difference)
 
     def as_plain(self) -> dict[str, Any]:
         """For JSON."""
@@ -77,18 +63,43 @@ class Paired:
 
     def __str__(self) -> str:
         ours, theirs = self.names
-        low, high = self.compared.rmse_difference
         lines = [
             f"RMSE of {self.variable} in {self.units}: A is {ours}, B is {theirs}; "
             f"{self.dates} dates, {self.first} to {self.last}, {self.cells} cells",
-            f"{'lead':>6}{'A':>10}{'B':>10}{'A - B':>10}   95 % of A - B (a lead is a {self.step})",
+            *difference_table(self.rmse, self.compared.rmse_difference, self.step),
+            f"{self.verdict} Each lead by itself; blocks of dates resampled.",
         ]
-        for lead, (a, b) in enumerate(self.rmse.T):
-            bounds = f"{low[lead]:+.4f} to {high[lead]:+.4f}"
-            shown = "too few dates" if np.isnan(low[lead]) else bounds
-            lines.append(f"{lead + 1:>6}{a:>10.4f}{b:>10.4f}{a - b:>+10.4f}   {shown}")
-        lines.append(f"{self.verdict} Each lead by itself; blocks of dates resampled.")
         return "\n".join(lines)
+
+
+def in_words(names: tuple[str, str], metric: str, difference: Interval) -> str:
+    """At which leads a score of the first run is surely below or above that of the second."""
+    low, high = difference
+    found = []
+    for words, leads in (
+        ("below", np.flatnonzero(high < 0) + 1),
+        ("above", np.flatnonzero(low > 0) + 1),
+    ):
+        if leads.size:
+            found.append(f"surely {words} at {_leads(leads.tolist())}")
+    open_leads = (np.flatnonzero(~((high < 0) | (low > 0))) + 1).tolist()
+    if open_leads:
+        every = len(open_leads) == low.size
+        found.append(f"not surely another at {'any lead' if every else _leads(open_leads)}")
+    return f"The {metric} of {names[0]}, beside that of {names[1]}, is {'; '.join(found)}."
+
+
+def difference_table(
+    scores: Float[np.ndarray, "run lead"], difference: Interval, step: str
+) -> list[str]:
+    """A score of two runs and the interval of its difference, a line for each lead."""
+    low, high = difference
+    lines = [f"{'lead':>6}{'A':>10}{'B':>10}{'A - B':>10}   95 % of A - B (a lead is a {step})"]
+    for lead, (a, b) in enumerate(scores.T):
+        bounds = f"{low[lead]:+.4f} to {high[lead]:+.4f}"
+        shown = "too few dates" if np.isnan(low[lead]) else bounds
+        lines.append(f"{lead + 1:>6}{a:>10.4f}{b:>10.4f}{a - b:>+10.4f}   {shown}")
+    return lines
 
 
 def _leads(leads: Sequence[int]) -> str:

@@ -11,9 +11,11 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float
 
+from gridcast.class_pairing import at_dates, class_scores
 from gridcast.errors import DataError
 from gridcast.grid import Grid, describe_axis
 from gridcast.paired import Paired
+from gridcast.paired_classes import PairedClasses
 from gridcast.report.cases import in_test
 from gridcast.report.contents import Contents, Subject, contents
 from gridcast.timeaxis import label
@@ -25,15 +27,17 @@ _SAME = 1e-4
 _LEAD = "forecast_period"
 
 
-def compare_runs(first: str | Path, second: str | Path) -> list[Paired]:
+def compare_runs(first: str | Path, second: str | Path) -> list[Paired | PairedClasses]:
     """Compare each variable that two runs forecast, by `verification.significance.compare`.
+
+    Of runs of classes the ranked probability score and the hit rate are compared.
 
     Both are judged by their `hindcast.nc` against the `observations.nc` of the first, on the dates
     in the test years of both that both have a forecast of at every lead that both have.
 
     Raises:
-      DataError: no run, no hindcast, probabilities of classes, no variable in common, other units,
-        steps, grids or observations, or no date in common.
+      DataError: no run, no hindcast, values against classes, no variable in common, other units,
+        classes, steps, grids or observations, or no date in common.
     """
     with contents(first) as ours, contents(second) as theirs:
         names = (str(first), str(second))
@@ -52,10 +56,11 @@ def compare_runs(first: str | Path, second: str | Path) -> list[Paired]:
         return [_paired(names, subjects[0][name], subjects[1][name]) for name in common]
 
 
-def _paired(names: tuple[str, str], ours: Subject, theirs: Subject) -> Paired:
+def _paired(names: tuple[str, str], ours: Subject, theirs: Subject) -> Paired | PairedClasses:
     both = (ours, theirs)
+    _same("what they forecast", names, ["classes" if s.classes else "values" for s in both])
     for name, subject in zip(names, both, strict=True):
-        _require_values(name, subject)
+        _require_files(name, subject)
     _same("units", names, [one.units for one in both])
     _same("steps", names, [one.step for one in both])
     mask = _common_cells(names, ours.grid, theirs.grid)
@@ -64,6 +69,19 @@ def _paired(names: tuple[str, str], ours: Subject, theirs: Subject) -> Paired:
     _same("leads", names, [one[_LEAD].values[:leads].tolist() for one in hindcasts])
     dates = _common_dates(names, both, leads, mask)
     variable = ours.variable
+    about = (dates, leads, mask)
+    told = {
+        "names": names,
+        "variable": variable,
+        "step": ours.step,
+        "dates": len(dates),
+        "first": label(dates[0]),
+        "last": label(dates[-1]),
+        "cells": int(mask.sum()),
+    }
+    if ours.classes:
+        scores = class_scores(names, both, *about)
+        return PairedClasses(**told, **scores)
     observed = _observed(ours.run)[variable].sel(time=dates).values
     other = _observed(theirs.run)[variable].sel(time=dates).values
     _require_same_observations(names, variable, observed, other, mask)
@@ -71,18 +89,8 @@ def _paired(names: tuple[str, str], ours: Subject, theirs: Subject) -> Paired:
     weight = np.where(mask, ours.grid.area, 0.0)
     sums = [_sums(one, variable, dates, leads, observed, normal, weight) for one in hindcasts]
     square = [one.square.sum(axis=0) / one.area.sum(axis=0) for one in sums]
-    return Paired(
-        names=names,
-        variable=variable,
-        units=ours.units,
-        step=ours.step,
-        dates=len(dates),
-        first=label(dates[0]),
-        last=label(dates[-1]),
-        cells=int(mask.sum()),
-        rmse=np.sqrt(np.stack(square)),
-        compared=compare(*sums),
-    )
+    rmse = np.sqrt(np.stack(square))
+    return Paired(**told, units=ours.units, rmse=rmse, compared=compare(*sums))
 
 
 def _sums(
@@ -99,10 +107,7 @@ def _sums(
     judged = np.ones((len(dates), 1), bool)
     truth = np.where(weight > 0, observed - normal, 0.0).astype(np.float32)[:, None]
     for lead in range(leads):
-        here = hindcast["time"].values[:, lead]
-        windows = np.flatnonzero(np.isin(here, dates))
-        windows = windows[np.argsort(here[windows], kind="stable")]
-        values = hindcast[variable].isel({_LEAD: lead, "forecast_reference_time": windows}).values
+        values = at_dates(hindcast[variable], lead, dates).values
         anomaly = np.where(weight > 0, values - normal, 0.0).astype(np.float32)[:, None]
         pairs = Pairs(anomaly, truth, judged, weight, gaps=True)
         parts.append(DateSums.of(pairs, np.arange(len(dates))[:, None]))
@@ -121,17 +126,13 @@ def _observed(run: Contents) -> xr.Dataset:
     return run.observations
 
 
-def _require_values(name: str, subject: Subject) -> None:
-    if subject.classes:
-        raise DataError(
-            f"{name} forecasts probabilities of classes\n  expected: runs that forecast values\n"
-            "  fix: gridcast report A B shows both side by side"
-        )
-    for file in ("hindcast", "observations"):
+def _require_files(name: str, subject: Subject) -> None:
+    ends = ("_probability", "_class") if subject.classes else ("", "")
+    for file, end in zip(("hindcast", "observations"), ends, strict=True):
         found = getattr(subject.run, file)
-        if found is None or subject.variable not in found:
+        if found is None or subject.variable + end not in found:
             raise DataError(
-                f"{name}: no {file}.nc with {subject.variable}\n"
+                f"{name}: no {file}.nc with {subject.variable}{end}\n"
                 "  expected: the files that training leaves\n  fix: train it again"
             )
 

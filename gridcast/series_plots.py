@@ -45,12 +45,8 @@ def series_figure(series: xr.DataArray, date: str | None = None) -> Picture:
 def turned(field: xr.DataArray) -> xr.DataArray:
     """A global field beginning at the meridian with the fewest data; others as they are."""
     grid = grid_of(field)
-    if not grid.wraps or grid.mask.all():
-        return field
-    start = int((grid.mask * grid.area).sum(axis=0).argmin())
-    lon = grid.lon[start:].tolist() + (grid.lon[:start] + 360.0).tolist()
-    west = 360.0 if lon[0] >= 180.0 else 0.0
-    return field.roll(lon=-start).assign_coords(lon=np.array(lon) - west)
+    start = grid.emptiest
+    return field.roll(lon=-start).assign_coords(lon=grid.turned(start).lon) if start else field
 
 
 def _map(series: xr.DataArray, position: int, text: str) -> Picture:

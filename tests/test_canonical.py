@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gridcast.config.bounds import Region
 from gridcast.errors import DataError
 from gridcast.sources.canonical import canonical, convert, is_difference, same_units
+from gridcast.sources.units import squared
 
 
 def series(lat=None, lon=None, steps=5, units="degC", name="sst") -> xr.DataArray:
@@ -368,6 +369,15 @@ def test_values_outside_the_valid_range_are_missing():
 def test_spellings_of_one_unit(a, b):
     assert same_units(a, b)
     assert same_units(b, a)
+
+
+def test_the_unit_of_a_square_is_that_of_the_whole():
+    assert [squared(u) for u in ("1", "degC", "mm/day", "kg m-2")] == [
+        "1",
+        "degC2",
+        "(mm/day)2",
+        "(kg m-2)2",
+    ]
 
 
 @pytest.mark.parametrize(("a", "b"), [("K", "degC"), ("m", "mm"), ("mm/day", "mm"), ("m/s", "m s")])

@@ -18,8 +18,10 @@ from scipy.stats import norm
 import gridcast
 from gridcast.config import Config
 from gridcast.errors import DataError
+from gridcast.labelling import label_forecast
 from gridcast.opening import open_source
 from gridcast.preparation import Setup, prepare
+from gridcast.report.observed import observations
 from gridcast.run import Run
 from gridcast.verification.hindcast import MODEL, Hindcast
 from gridcast.verification.scores import score
@@ -83,6 +85,21 @@ def area() -> np.ndarray:
 @pytest.fixture(scope="module")
 def odds() -> tuple[Setup, Run]:
     return untrained(repeating(), **WARM, **CLIMATOLOGY)
+
+
+def test_observations_of_a_run_hold_the_classes_and_the_odds_that_were_scored(odds):
+    setup, run = odds
+    made = run.hindcast_of(setup.series, setup.axis, setup.splits)
+    labelled = label_forecast(run.fields, made.made, setup.axis, made.initial, run.attributes)
+    found = observations(run, repeating(), labelled)
+    for lead in range(2):
+        there = found.sel(time=labelled["time"].values[:, lead])
+        came, scored = there["sst_class"].values[:, mask()], made.observed[:, lead, ..., 0]
+        np.testing.assert_array_equal(came, scored[:, mask()])
+        shares = there["sst_climatology_probability"].values[:, :, mask()]
+        expected = made.forecasts["climatology"][:, lead, mask(), 0]
+        np.testing.assert_allclose(np.moveaxis(shares, 1, -1), expected, atol=1e-6)
+    assert np.isnan(found["sst_class"].values[:, ~mask()]).all()
 
 
 def test_untrained_over_climatology_it_forecasts_the_odds_of_the_month(odds):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -116,8 +117,12 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(run, trained, tmp_p
     assert f"would write to {trained.directory}" in out
     assert everything_in(trained.directory) == before
     fresh = tmp_path / "fresh"
-    assert run("train", "--dry-run", trained.config, f"output.directory={fresh}")[0] == 0
+    code, out, _ = run("train", "--dry-run", trained.config, f"output.directory={fresh}")
+    assert code == 0
     assert not fresh.exists()
+    (memory,) = re.findall(r"memory: \d+ MiB on the device while training", out)
+    assert memory in trained.said  # training says the same, before its first step
+    assert trained.said.index(memory) < trained.said.index("epoch 1 of")
 
 
 def test_a_dry_run_finds_what_training_would_stumble_over(run, trained):

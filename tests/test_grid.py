@@ -80,3 +80,21 @@ def test_a_mask_of_another_shape_is_refused():
     # Where annotations are enforced, they speak first.
     with pytest.raises((DataError, TypeCheckError), match="mask"):
         grid([0, 1], [0, 1], np.ones((2, 3), bool))
+
+
+def test_a_globe_is_turned_to_the_meridian_with_the_fewest_data_and_nothing_else_is():
+    lat, lon = np.array([-20.0, 0.0, 20.0]), np.arange(0.0, 360.0, 30.0)
+    mask = np.ones((3, 12), bool)
+    mask[:2, 9] = False  # two of three cells at 270 E
+    mask[0, 4] = False
+    grid = Grid(lat, lon, mask)
+    assert grid.emptiest == 9
+    turned = grid.turned(9)
+    np.testing.assert_array_equal(turned.lon, np.arange(-90.0, 270.0, 30.0))
+    np.testing.assert_array_equal(turned.mask[:, 0], [False, False, True])
+    np.testing.assert_array_equal(turned.mask[:, 7], [False, True, True])
+    assert turned.wraps
+    mask[:, 9], mask[:, 2] = True, False
+    assert Grid(lat, lon, mask).turned(2).lon[0] == 60.0  # east of Greenwich nothing is taken off
+    assert Grid(lat, lon, np.ones((3, 12), bool)).emptiest == 0
+    assert Grid(lat, lon[:6], mask[:, :6]).emptiest == 0  # a region is not turned

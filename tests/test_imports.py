@@ -43,7 +43,7 @@ ORDER = [
     ["experiment"],
     ["forecaster"],
     ["crossval", "pretraining", "simulation", "judging", "trials", "tuning"],
-    ["run_list", "paired", "pairing", "doctor"],
+    ["run_list", "paired", "paired_classes", "class_pairing", "pairing", "doctor"],
     ["arguments", "commands_data", "commands_look", "commands_run", "completion", "cli"],
     ["__init__"],
 ]

@@ -23,11 +23,13 @@ from gridcast.config.training import TrainConfig
 from gridcast.errors import ConfigError
 from gridcast.fitting import fit_setup
 from gridcast.frames.windows import shuffled
+from gridcast.labelling import label_forecast
 from gridcast.models.heads import ClassHead, NormalHead, RainHead
 from gridcast.models.members import member_of, stacked
 from gridcast.opening import open_source
 from gridcast.preparation import Setup, prepare
 from gridcast.pretraining import pretrain
+from gridcast.report.member_indices import member_indices
 from gridcast.resuming import checkpoint_of
 from gridcast.run import Run
 from gridcast.training import checkpoints, loop
@@ -227,6 +229,34 @@ def test_the_forecast_is_the_mean_of_what_the_members_forecast_alone(three, trai
         np.testing.assert_allclose(each[member], expected, atol=1e-6)
     np.testing.assert_allclose(run.predictor(arrays, initial), each.mean(axis=0), atol=1e-5)
     assert np.abs(each[0] - each[1]).max() > 0.01
+
+
+def test_indices_of_members_are_those_of_their_fields_and_their_mean_is_the_forecasts(
+    three, trained, ocean
+):
+    run = run_of(three, trained.best)
+    axis, initial = three.setup.axis, np.arange(130, 150)
+    forecast = run.predictor(three.setup.arrays, initial)
+    hindcast = label_forecast(run.fields, forecast, axis, initial, run.attributes)
+    found = member_indices(run, ocean, hindcast)
+    assert found is not None
+    assert found["sst"].dims[:2] == ("index", "realization")
+    ours = found["sst"].sel(index="nino34")
+    grid, lon = run.transform.grid, hindcast["lon"]
+    box = (abs(hindcast["lat"]) <= 5) & (lon >= 190) & (lon <= 240)
+    weight = xr.DataArray(grid.weight, dims=("lat", "lon")).where(box, 0)
+
+    def index(labelled: xr.Dataset) -> np.ndarray:
+        normal = run.transform.climatology.at(labelled["time"].values.ravel())
+        anomaly = labelled["sst"] - normal.reshape(labelled["sst"].shape)
+        return (anomaly * weight).sum(("lat", "lon")).values / float(weight.sum())
+
+    for member, other in enumerate(run.predictor.members(three.setup.arrays, initial)):
+        labelled = label_forecast(run.fields, other, axis, initial, run.attributes)
+        np.testing.assert_allclose(ours[member], index(labelled), atol=2e-5)
+    np.testing.assert_allclose(ours.mean("realization"), index(hindcast), atol=2e-5)
+    assert float(ours.std("realization").min()) > 1e-4
+    assert member_indices(alone(run, trained.best, 0), ocean, hindcast) is None
 
 
 def test_rolled_out_the_joint_forecast_is_fed_back_and_each_member_its_own(three, trained):

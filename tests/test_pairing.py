@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from scipy import stats
 
 from gridcast.cli import main
 from gridcast.errors import DataError
 from gridcast.paired import Paired
 from gridcast.pairing import compare_runs
 from gridcast.sources.netcdf import write_netcdf
+from gridcast.verification.significance import draw_dates
 
 
 def read(path: Path) -> xr.Dataset:
@@ -108,6 +110,123 @@ def test_fewer_leads_are_compared_where_one_has_fewer(pair):
     assert one(a, b).rmse.shape == (2, 2)
 
 
+ODDS = {"a": [0.2, 0.3, 0.5], "b": [0.6, 0.3, 0.1]}
+# (sum of odds below - what came below)^2 over the two boundaries, of the lowest class that came and
+# of the highest.
+RPS = {"a": (0.8**2 + 0.5**2, 0.2**2 + 0.5**2), "b": (0.4**2 + 0.1**2, 0.6**2 + 0.9**2)}
+HITS = {"a": (0, 1), "b": (1, 0)}
+AREA = np.diff(np.sin(np.deg2rad(np.linspace(-90, 90, 10))))
+
+
+def classes_of(run: Path, came: Callable[[xr.DataArray], xr.DataArray]) -> None:
+    """Make it a run of three classes whose odds are `ODDS` everywhere.
+
+    Args:
+      came: the class of each date and cell, from what was observed.
+    """
+    with changed(run, "scores.nc") as held:
+        held[0] = held[0].rename(rmse_map="rps_map")
+        held[0].attrs["headline"] = "rps hit_rate"
+    with changed(run, "observations.nc") as held:
+        observed = held[0]["sst"]
+        held[0]["sst_class"] = xr.where(np.isfinite(observed), came(observed), np.nan)
+    with changed(run, "hindcast.nc") as held:
+        names = xr.DataArray(ODDS[run.name], {"category": ["low", "middle", "high"]}, "category")
+        odds = held[0]["sst"].where(np.isnan(held[0]["sst"]), 1.0) * names
+        held[0]["sst_probability"] = odds.transpose(..., "category", "lat", "lon")
+        held[0] = held[0].drop_vars("sst")
+
+
+def highest_in_even_months(observed: xr.DataArray) -> xr.DataArray:
+    return xr.ones_like(observed) * (2.0 * (observed["time"].dt.month % 2 == 0))
+
+
+def highest_in_the_north(observed: xr.DataArray) -> xr.DataArray:
+    return xr.ones_like(observed) * (2.0 * (observed["lat"] > 0))
+
+
+def test_classes_are_compared_by_numbers_made_by_hand(pair):
+    for run in pair:
+        classes_of(run, highest_in_even_months)
+    (found,) = compare_runs(*pair)
+    assert (found.dates, found.classes) == (48, ["low", "middle", "high"])
+    for number, name in enumerate("ab"):
+        np.testing.assert_allclose(found.rps[number], np.mean(RPS[name]), rtol=1e-5)
+        np.testing.assert_allclose(found.hit_rate[number], 0.5)
+    # Every second of 48 dates: the differences are -0.88 and 0.72, their mean -0.08.
+    apart = np.where(
+        np.arange(1, 49) % 2 == 0, RPS["a"][1] - RPS["b"][1], RPS["a"][0] - RPS["b"][0]
+    )
+    block = 10  # 1.3 * sqrt(48) dates
+    drawn = draw_dates(48, block, 1000, 0)
+    freedom = 1.5 * 48 / block
+    wider = np.sqrt((48 - block) * (48 - block + 1)) / 48
+    tail = stats.norm.cdf(stats.t.ppf(0.025, freedom) / wider)
+    expected = np.quantile(drawn @ apart / 48, [tail, 1 - tail])
+    assert found.compared.block.tolist() == [block] * 3
+    for lead in range(3):
+        ours = [bound[lead] for bound in found.compared.rps_difference]
+        np.testing.assert_allclose(ours, expected, rtol=1e-5)
+    assert "The RPS of" in found.verdict
+    low, high = compare_runs(*pair[::-1])[0].compared.hit_rate_difference
+    np.testing.assert_allclose(low, -found.compared.hit_rate_difference.high, atol=1e-12)
+    np.testing.assert_allclose(high, -found.compared.hit_rate_difference.low, atol=1e-12)
+
+
+def test_cells_of_classes_count_by_their_area_and_what_is_sure_is_said(pair, capsys):
+    for run in pair:
+        classes_of(run, highest_in_the_north)
+    (found,) = compare_runs(*pair)
+    mask = np.isfinite(read(pair[0] / "observations.nc")["sst"].values[0])
+    area = (AREA[:, None] * mask).sum(axis=1)
+    north = area[5:].sum() / area.sum()
+    for number, name in enumerate("ab"):
+        expected = RPS[name][1] * north + RPS[name][0] * (1 - north)
+        np.testing.assert_allclose(found.rps[number], expected, rtol=1e-5)
+        hits = HITS[name][1] * north + HITS[name][0] * (1 - north)
+        np.testing.assert_allclose(found.hit_rate[number], hits, rtol=1e-6)
+    assert main(["compare", *map(str, pair)]) == 0
+    assert found.verdict in capsys.readouterr().out
+    # The same each date: no doubt is left.
+    way = "below" if found.rps[0, 0] < found.rps[1, 0] else "above"
+    assert f"is surely {way} at leads 1 to 3." in found.verdict
+    assert main(["compare", *map(str, pair), "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)["compared"]
+    np.testing.assert_array_equal(told["hit_rate"], found.hit_rate)
+    assert told["interval_95"][0] == [float(one[0]) for one in found.compared.rps_difference]
+
+
+def renamed(run: Path) -> None:
+    with changed(run, "hindcast.nc") as held:
+        held[0] = held[0].assign_coords(category=["dry", "middle", "wet"])
+
+
+def other_terciles(run: Path) -> None:
+    with changed(run, "observations.nc") as held:
+        held[0]["sst_class"][:, 4, 9] = 1.0
+
+
+def unknown(run: Path) -> None:
+    with changed(run, "observations.nc") as held:
+        held[0] = held[0].drop_vars("sst_class")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (renamed, r"judged by different classes\n  found: .*low.*wet"),
+        (other_terciles, "judged by different classes\n  found: in 48 of .* another class of sst"),
+        (unknown, "b: no observations.nc with sst_class\n.*\n  fix: train it again"),
+    ],
+)
+def test_classes_that_are_not_the_same_are_refused(pair, spoil, said):
+    for run in pair:
+        classes_of(run, highest_in_even_months)
+    spoil(pair[1])
+    with pytest.raises(DataError, match=said):
+        compare_runs(*pair)
+
+
 def rename(run: Path) -> None:
     for name in ("hindcast.nc", "observations.nc"):
         with changed(run, name) as held:
@@ -141,8 +260,7 @@ def years_apart(run: Path) -> None:
 
 
 def of_classes(run: Path) -> None:
-    with changed(run, "scores.nc") as held:
-        held[0].attrs["headline"] = "rps hit_rate"
+    classes_of(run, highest_in_even_months)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +271,7 @@ def of_classes(run: Path) -> None:
         (shifted, "the runs differ in lon\n  found: .*other cells"),
         (other_sea, r"different observations of sst: they differ by up to 0\.1"),
         (years_apart, "no date that both runs forecast at all 3 leads\n  found: .*1971 to 1974"),
-        (of_classes, "forecasts probabilities of classes"),
+        (of_classes, "differ in what they forecast\n  found: .*a: values, .*b: classes"),
         (lambda run: (run / "hindcast.nc").unlink(), "b: no hindcast.nc with sst"),
         (lambda run: (run / "scores.nc").unlink(), "b: no run with scores"),
     ],

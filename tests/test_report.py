@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 import xarray as xr
 from conftest import Trained, small_config
 from PIL import Image
@@ -22,10 +23,12 @@ from gridcast.cli import main
 from gridcast.errors import DataError
 from gridcast.grid import Grid
 from gridcast.report import page, words
-from gridcast.report.cases import cases
+from gridcast.report.cases import _WITHIN, Index, cases
+from gridcast.report.class_cases import class_cases
 from gridcast.report.contents import Contents, Subject, contents
 from gridcast.report.maps import Colours, Frame
 from gridcast.report.page import LARGEST, report_run, write_report
+from gridcast.report.series import plume_chart
 from gridcast.verification.hindcast import MODEL
 
 VOID = {"meta", "input", "br"}
@@ -226,6 +229,155 @@ def test_cases_hold_the_errors_of_each_forecast_inside_the_test_years(subject):
     np.testing.assert_allclose(index.forecast[7], expected, rtol=1e-4, atol=1e-6)
 
 
+def classes_of(directory: Path) -> None:
+    """Make it a run of three classes, of odds and classes drawn at random."""
+    random = np.random.default_rng(0)
+
+    def odds(shape: tuple[int, ...]) -> np.ndarray:
+        return np.moveaxis(random.dirichlet(np.ones(3), shape), -1, -3)
+
+    def of_hindcast(dataset: xr.Dataset) -> xr.Dataset:
+        made = xr.DataArray(odds(dataset["sst"].shape), dims=(*dataset["sst"].dims[:2], *CLASSES))
+        made = made.where(xr.DataArray(np.isfinite(dataset["sst"].values[0, 0]), dims=CLASSES[1:]))
+        found = dataset.drop_vars("sst").assign(sst_probability=made)
+        return found.assign_coords(category=["dry", "middle", "wet"])
+
+    def of_observations(dataset: xr.Dataset) -> xr.Dataset:
+        sst = dataset["sst"]
+        came = sst.copy(data=random.integers(0, 3, sst.shape).astype(np.float32))
+        normal = xr.DataArray(odds(sst.shape), dims=("time", *CLASSES))
+        mask = xr.DataArray(np.isfinite(sst.values).any(axis=0), dims=CLASSES[1:])
+        return dataset.assign(
+            sst_class=came.where(np.isfinite(sst)),
+            sst_climatology_probability=normal.where(mask),
+        )
+
+    def of_scores(dataset: xr.Dataset) -> xr.Dataset:
+        kept = {"rmse": "rps", "acc": "hit_rate", "rmse_map": "rps_map"}
+        found = dataset[[*kept, "skill", "skill_map", "dates"]].rename(kept)
+        return found.assign_attrs(headline="rps hit_rate")
+
+    changed(directory / "hindcast.nc", of_hindcast)
+    changed(directory / "observations.nc", of_observations)
+    changed(directory / "scores.nc", of_scores)
+
+
+CLASSES = ("category", "lat", "lon")
+
+
+def test_cases_of_classes_are_those_of_the_ranked_probability_score(copy):
+    classes_of(copy)
+    with contents(copy) as run:
+        subject = run.subjects()[0]
+        found = class_cases(subject)
+        assert found is not None
+        assert found.initial.size == 46
+        assert cases(subject) is None
+        mask, hindcast = subject.grid.mask, run.hindcast
+        one = hindcast["sst_probability"].sel(forecast_reference_time=found.initial[7])
+        came = run.observations.sel(time=one["time"].values)
+        area = np.diff(np.sin(np.deg2rad(np.linspace(-90, 90, 10))))[:, None] * mask
+        for odds, score in (
+            (one.values, found.rps),
+            (came["sst_climatology_probability"].values, found.normal),
+        ):
+            total = 0.0
+            for lead, row, column in np.argwhere(np.broadcast_to(mask, (3, *mask.shape))):
+                low, middle, _ = odds[lead, :, row, column].tolist()
+                number = int(came["sst_class"].values[lead, row, column])
+                square = (low - (number <= 0)) ** 2 + (low + middle - (number <= 1)) ** 2
+                total += square * area[row, column]
+            assert score[7] == pytest.approx(total / (3 * area.sum()), rel=1e-5)
+        worst, best = found.extremes(3)
+        assert (worst[0], best[0]) == (found.rps.argmax(), (found.normal - found.rps).argmax())
+        lacking = found.initial[20]
+    write_report([copy], copy / "report.html")
+    text = assert_stands_alone(copy / "report.html").text
+    assert f"largest error{str(found.initial[worst[0]])[:7]}{found.rps[worst[0]]:.3f}" in text
+    assert "probability of wet at lead 2; observed: 1 where it came" in text
+    # One cell of one date that nobody saw: every case that needs it is left out.
+
+    def forget(dataset: xr.Dataset) -> xr.Dataset:
+        place = int(dataset.indexes["time"].get_indexer([lacking])[0]) + 1
+        row, column = np.argwhere(mask)[0]
+        dataset["sst_class"][place, row, column] = np.nan
+        return dataset
+
+    changed(copy / "observations.nc", forget)
+    with contents(copy) as run:
+        again = class_cases(run.subjects()[0])
+        assert again is not None
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(again.rps)), [18, 19, 20])
+
+
+def members_of(directory: Path, shifts: list[float]) -> None:
+    """indices.nc of members that lie so far from the forecast of the run."""
+    with contents(directory) as run:
+        found = cases(run.subjects()[0])
+        assert found is not None
+        assert run.hindcast is not None
+        dims = ("index", "realization", "forecast_reference_time", "forecast_period")
+        each = np.stack([found.indices[0].forecast + one for one in shifts])[None]
+        coords = {"index": ["nino34"], "forecast_reference_time": found.initial}
+        xr.DataArray(each, coords, dims, name="sst").to_netcdf(directory / "indices.nc")
+
+
+@pytest.mark.parametrize(
+    ("shifts", "low", "high", "told"),
+    [
+        ([0.5, -0.25, 0.0], -0.25, 0.5, "the range of 3 members"),
+        (np.arange(11.0), 1.0, 9.0, "hold 80 % of 11 members"),
+    ],
+)
+def test_plumes_have_the_bands_of_members_and_words_where_there_are_none(
+    copy, shifts, low, high, told
+):
+    def index():
+        with contents(copy) as run:
+            found = cases(run.subjects()[0])
+        assert found is not None
+        return found.indices[0]
+
+    without = index()
+    assert without.band is None
+    assert without.told == (
+        "No bands: the model forecasts one value, without members or a distribution."
+    )
+    members_of(copy, list(shifts))
+    found = index()
+    assert told in found.told
+    np.testing.assert_allclose(found.band[0], found.forecast + low, atol=1e-9)
+    np.testing.assert_allclose(found.band[1], found.forecast + high, atol=1e-9)
+
+
+def test_the_page_draws_bands_and_says_what_they_are_or_why_there_are_none(copy):
+    def seen(text: str, told: str, bands: bool) -> None:
+        assert told in text
+        plume = text[text.index("nino34, anomaly") :]
+        assert ("fill-opacity: 0.2" in plume[: plume.index("</figure>")]) == bands
+
+    seen((copy / "report.html").read_text(), "No bands: the model forecasts one value", False)
+    members_of(copy, [0.5, -0.25])
+    write_report([copy], copy / "report.html")
+    seen((copy / "report.html").read_text(), "Bands are the range of 2 members.", True)
+
+
+def test_a_single_series_has_the_band_that_holds_four_fifths_of_a_normal_distribution():
+    share = scipy.stats.norm.cdf(_WITHIN) - scipy.stats.norm.cdf(-_WITHIN)
+    assert share == pytest.approx(0.8, abs=1e-4)
+
+
+def test_of_many_short_forecasts_the_last_dates_are_shown():
+    days = np.datetime64("2001-01-01") + np.arange(1000)
+    index = Index("i", days, np.zeros(1000), np.ones((990, 3)), None, "")
+    valid = days[:990, None] + np.arange(1, 4)
+    drawn = plume_chart(index, days[:990], valid, "K", "k")
+    assert "the last 120 test dates" in drawn
+    assert "2001" not in re.sub("<[^>]*>", "", drawn)
+    whole = Index("i", days[:100], np.zeros(100), np.ones((90, 3)), None, "")
+    assert "the last" not in plume_chart(whole, days[:90], valid[:90], "K", "k")
+
+
 def told(skill: dict[str, list[tuple[float, float]]], step: str = "month", **more) -> Subject:
     """Intervals of the skill against each reference, over as many leads as there are."""
     names = [*skill]
@@ -282,6 +434,19 @@ def test_the_summary_says_what_the_intervals_say():
     ]
 
 
+def test_where_nothing_is_beaten_the_summary_says_so_in_names_that_a_reader_knows():
+    subject = told({"climatology": [OPEN] * 2, "base": [OPEN] * 2, "damped_trailing": [DOWN] * 2})
+    subject.scores["acc"][:] = [[0.02, -0.004]]
+    assert words.summary(subject) == [
+        "At no lead is the model surely better than every reference.",
+        "It does not beat the reference that its network corrects at any lead.",
+        "It does not beat persistence damped to the trailing mean at any lead; is worse at every "
+        "lead.",
+        "It is no better than climatology at any lead.",
+        "Its anomaly correlation is 0.02 at lead 1 and 0.00 at lead 2 months.",
+    ]
+
+
 def decoded(link: str) -> np.ndarray:
     picture = Image.open(io.BytesIO(base64.b64decode(link.partition(",")[2])))
     return np.asarray(picture.convert("RGBA")).astype(int)
@@ -327,6 +492,27 @@ def test_maps_have_the_shape_of_the_ground_the_coast_of_the_mask_and_no_cut_ocea
     np.testing.assert_allclose(means[coarse.grid.mask], 2.0)
     region = Frame.of(Grid(lat, lon[30:60], mask[:, 30:60]), "c", 10**6)
     assert region.turn == 0  # only the globe can be turned
+
+
+SHAPES = [(124, 358), (60, 170), (30, 50), (8, 8), (100, 6), (2, 170), (1, 1)]
+
+
+@pytest.mark.parametrize(("south_north", "west_east"), SHAPES)
+def test_degrees_are_whole_in_the_picture_and_never_on_each_other(south_north, west_east):
+    ends = ((-40.0, south_north), (100.0, west_east))
+    lat, lon = (first + span * (np.arange(9) + 0.5) / 9 for first, span in ends)
+    frame = Frame.of(Grid(lat, lon, np.ones((9, 9), bool)), "a", 10**6)
+    text = frame.coast()
+    found = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" text-anchor="(\w+)">([^<]+)', text)
+    view = frame.draw([np.zeros((9, 9))], Colours("RdBu", -1.0, 1.0), "t")
+    wide, high = map(float, re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', view)[0])
+    below = sorted(float(x) for x, _, anchor, _ in found if anchor == "middle")
+    beside = sorted(float(y) for _, y, anchor, _ in found if anchor == "end")
+    assert below or beside
+    assert all(7.5 <= float(y) <= high for _, y, _, _ in found)  # letters are 7.5 high
+    assert all(16 <= x <= wide - 16 for x in below)  # and 120 degrees west takes 32
+    assert np.diff(below).min(initial=99) > 34
+    assert np.diff(beside).min(initial=99) > 10
 
 
 def test_dots_lie_where_it_is_significant():

@@ -1,10 +1,14 @@
 """The report in a real browser: nothing complains, nothing is fetched, the slider works.
 
-The pictures of the pages are left in `tests/screenshots/`, to be looked at.
+The reports of a run of sea-surface temperature and of a run of rain, and pictures of them at two
+widths by day and by night, are left in the folder GRIDCAST_SCREENSHOTS (default:
+`tests/screenshots/`), to be looked at.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,14 +17,24 @@ import pytest
 from browser import Page
 from conftest import Trained
 
+from gridcast.cli import main
 from gridcast.report.page import write_report
+from gridcast.sources.simulated import write_simulation
 
 pytestmark = [
     pytest.mark.family,
     pytest.mark.skipif(browser.executable() is None, reason="no Chromium: apt install chromium"),
 ]
 WIDTHS = {"telephone": 390, "desk": 1280}
-PICTURES = Path(__file__).parent / "screenshots"
+PICTURES = Path(os.environ.get("GRIDCAST_SCREENSHOTS") or Path(__file__).parent / "screenshots")
+RAIN = """\
+data: {{path: {data}, lowest: 0}}
+frames: {{inputs: 3, leads: 3}}
+splits: {{train: [1950, 1958], validation: [1959, 1960], test: [1961, 1964]}}
+model: {{name: conv_lstm, hidden: [4], base: climatology}}
+train: {{epochs: 2, learning_rate: 1.0e-2}}
+output: {{directory: {directory}}}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -30,21 +44,34 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="module")
-def reports(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Of one run, and of two side by side."""
-    both = tmp_path_factory.mktemp("reports") / "two.html"
-    write_report([trained.directory, trained.directory], both)
-    return {"one": trained.directory / "report.html", "two": both}
+def rain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small run of simulated rain."""
+    folder = tmp_path_factory.mktemp("rain")
+    data, config, directory = folder / "rain.nc", folder / "small.yaml", folder / "rain"
+    write_simulation(data, kind="rain", years=15, shape=(9, 18), seed=1)
+    config.write_text(RAIN.format(data=data, directory=directory))
+    assert main(["train", str(config)]) == 0
+    return directory
+
+
+@pytest.fixture(scope="module")
+def reports(trained: Trained, rain: Path) -> dict[str, Path]:
+    """Of a run of sea-surface temperature, of one of rain, and of both side by side."""
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    found = {name: PICTURES / f"{name}.html" for name in ("sst", "rain", "both")}
+    shutil.copy(trained.directory / "report.html", found["sst"])
+    shutil.copy(rain / "report.html", found["rain"])
+    write_report([trained.directory, rain], found["both"])
+    return found
 
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", ["one", "two"])
+@pytest.mark.parametrize("name", ["sst", "rain", "both"])
 def test_it_is_readable_at_each_width_by_day_and_night(page, reports, name, width, dark):
     page.open(reports[name], WIDTHS[width], dark=dark)
     assert page.complaints() == []
     assert page.requests() == [reports[name].as_uri()]
-    PICTURES.mkdir(exist_ok=True)
     page.picture(PICTURES / f"{name}-{width}{'-dark' if dark else ''}.png")
     assert page.value("innerWidth") == WIDTHS[width]
     # Nothing but tables, which scroll by themselves, is wider than the window.
@@ -76,7 +103,7 @@ def shown(page: Page) -> list[list[int]]:
 
 
 def test_the_slider_is_moved_by_the_keyboard(page, reports):
-    page.open(reports["one"], 1280)
+    page.open(reports["sst"], 1280)
     output = "document.querySelector('.film output').value"
     assert shown(page) == [[0], [0]]
     assert page.value(output) == "lead 1: 1965-01"
@@ -94,7 +121,7 @@ def test_the_slider_is_moved_by_the_keyboard(page, reports):
 
 
 def test_the_button_plays_and_stops(page, reports):
-    page.open(reports["one"], 1280)
+    page.open(reports["sst"], 1280)
     button = "document.querySelector('.film button')"
     page.value(f"{button}.click()")
     assert page.value(f"{button}.textContent") == "Stop"
@@ -110,7 +137,7 @@ def test_the_button_plays_and_stops(page, reports):
 
 
 def test_the_policy_lets_no_other_script_run(page, reports, tmp_path):
-    text = reports["one"].read_text()
+    text = reports["sst"].read_text()
     evil = "<script>document.title = 'evil'</script><img src=x onerror=\"document.title = 'evil'\">"
     (tmp_path / "evil.html").write_text(text.replace("<main>", f"<main>{evil}"))
     page.open(tmp_path / "evil.html", 1280)

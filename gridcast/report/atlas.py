@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import xarray as xr
 
@@ -9,6 +11,7 @@ from gridcast.forecast_plots import date_of
 from gridcast.html import Html, el, joined, table
 from gridcast.plots import with_units
 from gridcast.report.cases import Cases, anomalies, at_dates
+from gridcast.report.class_cases import ClassCases, odds_and_classes
 from gridcast.report.contents import Subject
 from gridcast.report.maps import Colours, Frame
 from gridcast.report.sections import chosen_leads
@@ -17,6 +20,7 @@ from gridcast.sources.units import family
 from gridcast.verification.tables import title
 
 _LEADS = 4  # that maps of skill are shown of
+_KINDS = "largest error", "most gained"
 _SHOWN, _LISTED = 2, 3  # worst and best cases, as maps and in the table
 
 
@@ -41,7 +45,7 @@ def skill_maps(subject: Subject, frame: Frame) -> Html | None:
     if "mse_difference" in scores:
         fields = list(scores["mse_difference"].values[leads])
         dots = list(scores["significant"].values[leads] > 0)
-        units = str(scores["mse_difference"].attrs["units"])
+        units = re.sub("2$", "²", str(scores["mse_difference"].attrs["units"]))
         bar = with_units("MSE minus that of the best reference, blue is better", units)
         rows.append(_row(subject, frame, leads, fields, Colours.around_zero(fields), bar, dots))
         text = "Dots: the difference is significant (false discovery rate 0.1). "
@@ -76,28 +80,38 @@ def latest(subject: Subject, frame: Frame, key: str) -> Html | None:
     return joined(text, el("div", slider, *maps, class_="film", data_labels="|".join(labels)))
 
 
-def worst_and_best(subject: Subject, found: Cases | None, frame: Frame) -> Html | None:
+def worst_and_best(subject: Subject, found: Cases | ClassCases | None, frame: Frame) -> Html | None:
     """The forecasts with the largest error, and those that gained most over climatology."""
     if found is None:
         return None
     worst, best = found.extremes(_LISTED)
     if not worst:
         return None
-    kinds = [("largest error", worst), ("most gained over climatology", best)]
+    kinds = list(zip(_KINDS, (worst, best), strict=True))
+    if isinstance(found, ClassCases):
+        score, head, what = found.rps, "RPS", "RPS"
+    else:
+        score, head, what = found.rmse, with_units("RMSE", subject.units), "squared error"
     rows = [
-        [_start(subject, found, k), kind, f"{found.rmse[k]:.3f}", f"{found.normal[k]:.3f}"]
+        [kind, _start(subject, found, k), f"{score[k]:.3f}", f"{found.normal[k]:.3f}"]
         for kind, cases in kinds
         for k in cases
     ]
-    head = ["forecast from", "why", f"RMSE [{subject.units}]", "of climatology"]
-    parts = [table(head, rows)]
+    text = f"Gained is {what}: that of climatology less that of the forecast, over all leads."
+    parts = [
+        table(["why", "forecast from", head, "of climatology"], rows),
+        el("p", text, class_="note"),
+    ]
     if not subject.single:
         parts.append(_case_maps(subject, found, frame, kinds))
     return joined(*parts)
 
 
 def _case_maps(
-    subject: Subject, found: Cases, frame: Frame, kinds: list[tuple[str, list[int]]]
+    subject: Subject,
+    found: Cases | ClassCases,
+    frame: Frame,
+    kinds: list[tuple[str, list[int]]],
 ) -> Html:
     lead = (found.valid.shape[1] - 1) // 2
     chosen = [(kind, k) for kind, cases in kinds for k in cases[:_SHOWN]]
@@ -105,16 +119,24 @@ def _case_maps(
     places = subject.run.hindcast.indexes["forecast_reference_time"].get_indexer(
         found.initial[[k for _, k in chosen]]
     )
-    forecast, came = (one[:, lead] for one in anomalies(subject, places))
-    colours = Colours.around_zero([*forecast, *came], _anomaly(subject))
+    if isinstance(found, ClassCases):
+        odds, classes, _ = odds_and_classes(subject, places)
+        top = odds.shape[-1] - 1
+        forecast = odds[:, lead, ..., top]
+        came = np.where(np.isnan(classes[:, lead]), np.nan, classes[:, lead] == top)
+        colours = Colours("YlGnBu", 0.0, 1.0)
+        name = str(subject.run.hindcast["category"].values[top])
+        text = f"probability of {name} at lead {lead + 1}; observed: 1 where it came"
+    else:
+        forecast, came = (one[:, lead] for one in anomalies(subject, places))
+        colours = Colours.around_zero([*forecast, *came], _anomaly(subject))
+        text = with_units(f"anomaly at lead {lead + 1}", subject.units)
     maps = []
     for n, (kind, k) in enumerate(chosen):
         date = date_of(found.valid[k, lead], subject.run.hindcast["time"])
         for what, fields in (("forecast", forecast), ("observed", came)):
-            text = f"{kind}: {what} for {date}"
-            maps.append(_map(frame, [fields[n]], colours, text))
-    bar = colours.bar(with_units(f"anomaly at lead {lead + 1}", subject.units))
-    return joined(el("div", *maps, class_="maps"), bar)
+            maps.append(_map(frame, [fields[n]], colours, f"{kind}: {what} for {date}"))
+    return joined(el("div", *maps, class_="maps"), colours.bar(text))
 
 
 def _anomaly(subject: Subject) -> str:
@@ -122,7 +144,7 @@ def _anomaly(subject: Subject) -> str:
     return "BrBG" if family(subject.units) in ("rate", "length") else "RdBu_r"
 
 
-def _start(subject: Subject, found: Cases, k: int) -> str:
+def _start(subject: Subject, found: Cases | ClassCases, k: int) -> str:
     assert subject.run.hindcast is not None
     return date_of(found.initial[k], subject.run.hindcast["time"])
 

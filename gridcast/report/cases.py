@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +10,16 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float
 
+from gridcast.config.bounds import Region
+from gridcast.grid import Grid
 from gridcast.report.contents import Subject
 from gridcast.verification.indices import Pattern, index_patterns, index_series
 
-_CHUNK = 64  # windows that are in memory at a time
+CHUNK = 64  # windows that are in memory at a time
 _INDICES = 3
+_MANY = 10  # members that have quantiles; of fewer the range is shown
+_WITHIN = 1.2816  # standard deviations about the mean that hold 80 % of a normal distribution
+Band = Float[np.ndarray, "bound window lead"]
 
 
 @dataclass(frozen=True)
@@ -21,14 +27,16 @@ class Index:
     """A mean over a box as anomalies, units of the series.
 
     Attributes:
-      deviation: standard deviation that the forecast gave; of a single series only.
+      band: between which values it is forecast to lie, as `told` says; None where the run does not
+        know it: then `told` says why.
     """
 
     name: str
     times: np.ndarray
     observed: Float[np.ndarray, " time"]
     forecast: Float[np.ndarray, "window lead"]
-    deviation: Float[np.ndarray, "window lead"] | None
+    band: Band | None
+    told: str
 
 
 @dataclass(frozen=True)
@@ -49,21 +57,23 @@ class Cases:
 
     def extremes(self, count: int) -> tuple[list[int], list[int]]:
         """Windows with the largest error, and with the most gained over climatology."""
+        leads = self.valid.shape[1]
         gain = self.normal**2 - self.rmse**2
-        return self._first(self.rmse, count), self._first(gain, count)
+        return largest_apart(self.rmse, leads, count), largest_apart(gain, leads, count)
 
-    def _first(self, value: Float[np.ndarray, " window"], count: int) -> list[int]:
-        """Windows with the largest value, none of which overlaps with a larger one."""
-        leads, found = self.valid.shape[1], []
-        for k in np.argsort(-value, kind="stable").tolist():  # NaN comes last
-            apart = all(abs(k - other) >= leads for other in found)
-            if np.isfinite(value[k]) and apart and len(found) < count:
-                found.append(k)
-        return found
+
+def largest_apart(value: Float[np.ndarray, " window"], leads: int, count: int) -> list[int]:
+    """Windows with the largest value, none of which overlaps with a larger one."""
+    found = []
+    for k in np.argsort(-value, kind="stable").tolist():  # NaN comes last
+        apart = all(abs(k - other) >= leads for other in found)
+        if np.isfinite(value[k]) and apart and len(found) < count:
+            found.append(k)
+    return found
 
 
 def cases(subject: Subject) -> Cases | None:
-    """None of classes, and where hindcast.nc or observations.nc is missing."""
+    """None of classes (see `class_cases`), and where hindcast.nc or observations.nc is missing."""
     run, name = subject.run, subject.variable
     if subject.classes or run.hindcast is None or run.observations is None:
         return None
@@ -75,12 +85,13 @@ def cases(subject: Subject) -> Cases | None:
     observed = run.observations[name].load()
     anomaly = observed.values - run.observations[f"{name}_climatology"].values
     valid = run.hindcast["time"].values[inside]
-    grid, patterns = subject.grid, _patterns(subject)
+    grid = subject.grid
+    patterns = shown_patterns(grid, run.config.verification.boxes, name)
     # The area of cells that are counted: some observations may lack, and then the case is left out.
     weight = grid.weight[grid.mask]
     rmse, normal, made = [], [], []
-    for first in range(0, inside.size, _CHUNK):
-        some = slice(first, first + _CHUNK)
+    for first in range(0, inside.size, CHUNK):
+        some = slice(first, first + CHUNK)
         forecast, came = anomalies(subject, inside[some])
         error, nothing = (forecast - came)[..., grid.mask] ** 2, came[..., grid.mask] ** 2
         rmse.append(np.sqrt((error @ weight).mean(axis=1)))
@@ -94,7 +105,7 @@ def cases(subject: Subject) -> Cases | None:
             observed["time"].values[test],
             index_series(anomaly[test][:, None], pattern)[:, 0],
             series[k],
-            _deviation(subject, inside),
+            *_band(subject, one, inside, series[k]),
         )
         for k, (one, pattern) in enumerate(patterns.items())
     ]
@@ -119,10 +130,17 @@ def anomalies(
 
 def at_dates(observations: xr.Dataset, name: str, times: np.ndarray) -> tuple[Any, Any]:
     """What was observed and the climatology at dates [window, lead]; NaN where not in the file."""
+    came, normal = fields_at(observations, (name, f"{name}_climatology"), times)
+    return came, normal
+
+
+def fields_at(
+    observations: xr.Dataset, names: tuple[str, ...], times: np.ndarray
+) -> list[np.ndarray]:
+    """Variables at dates [window, lead]; NaN where they are not in the file."""
     flat, where = np.unique(times.ravel(), return_inverse=True)
-    found = observations[[name, f"{name}_climatology"]].reindex(time=flat)
-    values = [one.values[where.reshape(times.shape)] for one in found.data_vars.values()]
-    return values[0], values[1]
+    found = observations[list(names)].reindex(time=flat)
+    return [found[name].values[where.reshape(times.shape)] for name in names]
 
 
 def in_test(subject: Subject, times: xr.DataArray) -> Bool[np.ndarray, "..."]:
@@ -134,20 +152,50 @@ def in_test(subject: Subject, times: xr.DataArray) -> Bool[np.ndarray, "..."]:
     return np.asarray((key >= begin) & (key <= end))
 
 
-def _patterns(subject: Subject) -> dict[str, Pattern]:
-    """The boxes of the config, Nino 3.4 where it lies in the grid, or else the whole area."""
-    grid = subject.grid
-    if subject.single:
-        return {subject.variable: grid.weight}
-    boxes = subject.run.config.verification.boxes
+def shown_patterns(grid: Grid, boxes: Mapping[str, Region], variable: str) -> dict[str, Pattern]:
+    """The boxes of the config, Nino 3.4 where it lies in the grid, or else the whole area.
+
+    Args:
+      variable: the name of a single series, which is its own index.
+    """
+    if grid.mask.size == 1:
+        return {variable: grid.weight}
     found = index_patterns(grid, boxes)
     chosen = {name: found[name] for name in [*boxes, "nino34"] if name in found}
     return dict(list(chosen.items())[:_INDICES]) or {"mean of the area": grid.weight}
 
 
-def _deviation(subject: Subject, windows: np.ndarray) -> np.ndarray | None:
-    name = f"{subject.variable}_standard_deviation"
-    hindcast = subject.run.hindcast
-    if hindcast is None or not subject.single or name not in hindcast:
-        return None
-    return hindcast[name].values[windows, :, 0, 0].astype(np.float64)
+def _band(
+    subject: Subject, index: str, windows: np.ndarray, centre: Float[np.ndarray, "window lead"]
+) -> tuple[Band | None, str]:
+    """Quantiles of an index, of the predicted distribution or of members, and what they are."""
+    run, name = subject.run, subject.variable
+    assert run.hindcast is not None
+    deviation = f"{name}_standard_deviation"
+    if subject.single and deviation in run.hindcast:
+        half = _WITHIN * run.hindcast[deviation].values[windows, :, 0, 0].astype(np.float64)
+        return np.stack([centre - half, centre + half]), "Bands hold 80 % of what it forecasts."
+    if _has(run.indices, name, index):
+        assert run.indices is not None
+        initial = run.hindcast["forecast_reference_time"].values[windows]
+        each = run.indices[name].sel(index=index, forecast_reference_time=initial)
+        values = each.transpose("realization", ...).values.astype(np.float64)
+        shared = "They leave out what all members get wrong alike: more lies outside than they say."
+        if len(values) >= _MANY:
+            band = np.quantile(values, [0.1, 0.9], axis=0)
+            return band, f"Bands hold 80 % of {len(values)} members. {shared}"
+        band = np.stack([values.min(axis=0), values.max(axis=0)])
+        return band, f"Bands are the range of {len(values)} members. {shared}"
+    if deviation in run.hindcast:
+        why = (
+            "the model says how sure it is of each cell, not of a mean of cells, which err together"
+        )
+    elif run.config.train.members > 1:
+        why = "this run keeps no forecasts of its members (indices.nc)"
+    else:
+        why = "the model forecasts one value, without members or a distribution"
+    return None, f"No bands: {why}."
+
+
+def _has(indices: xr.Dataset | None, name: str, index: str) -> bool:
+    return indices is not None and name in indices and index in indices["index"].values

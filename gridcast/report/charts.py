@@ -31,6 +31,7 @@ _SETTINGS: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,  # it would be cut off above the panel
     "grid.alpha": 0.25,
     "grid.color": INK,
 }

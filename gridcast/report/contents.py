@@ -34,6 +34,7 @@ class Contents:
       scores: one for each target.
       hindcast, forecast, observations: None where there is no such file.
       metrics: lines of the training log.
+      indices: what each member forecasts; None where there is no such file.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Contents:
     forecast: xr.Dataset | None
     observations: xr.Dataset | None
     metrics: list[dict[str, Any]]
+    indices: xr.Dataset | None = None
 
     @cached_property
     def source(self) -> str:
@@ -147,6 +149,7 @@ def contents(directory: str | Path) -> Iterator[Contents]:
             held("forecast.nc"),
             held("observations.nc"),
             _metrics(directory / "metrics.jsonl"),
+            held("indices.nc"),
         )
 
 

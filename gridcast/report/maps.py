@@ -18,7 +18,8 @@ from gridcast.grid import Grid
 from gridcast.html import Html, el
 
 _WIDE, _HIGH = 300.0, 300.0  # the most that a map takes, in pixels of its picture
-_LEFT, _TOP, _RIGHT, _BELOW = 32.0, 4.0, 16.0, 18.0
+_LEFT, _TOP, _RIGHT, _BELOW = 32.0, 8.0, 18.0, 18.0
+_LABEL = 42.0, 24.0  # room for one label of degrees: beside another, and below one
 _DOTS = 44  # across: more would hide what lies below
 Values = Float[np.ndarray, "lat lon"]
 
@@ -48,13 +49,8 @@ class Frame:
         lat, lon = (_blocks(axis, factor) for axis in (grid.lat, grid.lon))
         mask = _reduced(np.where(grid.mask, 1.0, np.nan), factor) > 0
         drawn = Grid(lat, lon, mask)
-        turn = 0
-        if drawn.wraps and not mask.all():
-            turn = int((mask * drawn.area).sum(axis=0).argmin())
-            lon = np.concatenate([lon[turn:], lon[:turn] + 360.0])
-            lon = lon - 360.0 if lon[0] >= 180.0 else lon
-            drawn = Grid(lat, lon, np.roll(mask, -turn, axis=1))
-        return cls(name, drawn, factor, turn)
+        turn = drawn.emptiest
+        return cls(name, drawn.turned(turn) if turn else drawn, factor, turn)
 
     @property
     def size(self) -> tuple[float, float]:
@@ -138,12 +134,12 @@ class Frame:
         wide, high = self.size
         (south, north), (west, east) = (_ends(axis) for axis in (self.grid.lat, self.grid.lon))
         found = []
-        for value in MaxNLocator(5, steps=[1, 2, 3, 6, 10]).tick_values(west, east):
+        for value in _places(west, east, min(wide / _LABEL[0], 6.0)):
             x = _LEFT + (value - west) / (east - west) * wide
             if _LEFT <= x <= _LEFT + wide:
                 y = _TOP + high + 13
                 found.append(el("text", east_of(value, None), x=x, y=y, text_anchor="middle"))
-        for value in MaxNLocator(4, steps=[1, 2, 3, 6, 10]).tick_values(south, north):
+        for value in _places(south, north, min(high / _LABEL[1], 4.0)):
             y = _TOP + (north - value) / (north - south) * high
             if _TOP <= y <= _TOP + high:
                 found.append(
@@ -197,6 +193,12 @@ class Colours:
         ]
         drawn = el("svg", image, *marks, viewBox="0 0 300 28", role="img", aria_label=text)
         return el("div", drawn, el("p", text), class_="bar")
+
+
+def _places(first: float, last: float, room: float) -> list[float]:
+    """Round degrees with at most so many steps between the ends."""
+    locator = MaxNLocator(max(int(room), 1), steps=[1, 2, 3, 6, 10], min_n_ticks=1)
+    return locator.tick_values(first, last).tolist()
 
 
 def _percentile(fields: list[Values], share: float) -> float:

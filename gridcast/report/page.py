@@ -14,8 +14,10 @@ from pathlib import Path
 from gridcast.drafts import write_text
 from gridcast.errors import DataError
 from gridcast.html import Html, el, joined, table
+from gridcast.plots import with_units
 from gridcast.report import atlas, sections
 from gridcast.report.cases import cases
+from gridcast.report.class_cases import class_cases
 from gridcast.report.contents import Contents, Subject, contents
 from gridcast.report.maps import Frame
 from gridcast.report.pictures import comparison_charts
@@ -123,7 +125,7 @@ def _column(subject: Subject, key: str, most: int) -> dict[str, Html | None]:
       most: cells that a map may have.
     """
     frame = Frame.of(subject.grid, f"{key}-coast", most)
-    found = cases(subject)
+    found = class_cases(subject) if subject.classes else cases(subject)
     shared = el("svg", frame.coast(), class_="shared", aria_hidden="true")
     return {
         "In words": joined(shared, sections.in_words(subject)),
@@ -175,7 +177,8 @@ def _scores(group: list[Subject], metric: str) -> Html:
         ours = one.scores[metric].sel(forecast=MODEL).to_series()
         told = [f"{ours[lead]:.3f}" if lead in ours else "" for lead in leads]
         rows.append([one.title, *told])
-    about = f"{metric.upper().replace('_', ' ')} of {group[0].variable}, lead"
+    name = f"{metric.upper().replace('_', ' ')} of {group[0].variable}"
+    about = with_units(name, str(group[0].scores[metric].attrs["units"])) + ", lead"
     return table([about, *map(str, leads)], rows)
 
 

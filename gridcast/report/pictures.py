@@ -73,7 +73,7 @@ def comparison_charts(subjects: list[Subject], key: str) -> list[Html]:
                 values = one.scores[metric].sel(forecast=MODEL)
                 style: dict[str, Any] = {"marker": "o", "markersize": 3, "linewidth": 2}
                 panel.plot(one.scores["lead"], values, color=of_run(k), label=one.title, **style)
-            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+            _whole_numbers(panel)
             panel.set_xlabel(_lead_axis(subjects[0]))
 
         about = with_units(METRICS[metric], str(subjects[0].scores[metric].attrs["units"]))
@@ -93,30 +93,36 @@ def certainty_charts(subject: Subject, key: str) -> list[Html]:
             dashed: dict[str, Any] = {"linestyle": "--", "marker": "s", "markersize": 4}
             panel.plot(leads, ours["spread"], color=colour("lim"), label="spread", **dashed)
             panel.set_ylim(0, None)
-            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+            _whole_numbers(panel)
             panel.set_xlabel(_lead_axis(subject))
 
         units = str(scores["rmse"].attrs["units"])
         found.append(chart(draw_spread, with_units("Spread and error", units), f"{key}-spread"))
-    for name, what in (("rank_share", "Rank histogram"), ("pit_share", "PIT histogram")):
+    for name, what, axis in _HISTOGRAMS:
         if name in scores and np.isfinite(ours[name]).any():
-            found.append(_histogram(subject, ours[name], what, f"{key}-{name}"))
+            found.append(_histogram(subject, ours[name], what, axis, f"{key}-{name}"))
     if "observed_frequency" in scores and np.isfinite(ours["observed_frequency"]).any():
         found.append(_reliability(subject, key))
     return found
 
 
-def _histogram(subject: Subject, shares: xr.DataArray, what: str, key: str) -> Html:
+_HISTOGRAMS = (
+    ("rank_share", "Rank histogram", "members below what came"),
+    ("pit_share", "PIT histogram", "forecast probability of no more than what came"),
+)
+
+
+def _histogram(subject: Subject, shares: xr.DataArray, what: str, axis: str, key: str) -> Html:
     known = shares.values[:, np.isfinite(shares.values).any(axis=0)]
 
     def draw(panel: Axes) -> None:
         count = known.shape[1]
         panel.axhline(1 / count, color=INK, linewidth=0.8)
         for k, hue in _ends(known.shape[0]):
-            edges = np.arange(count + 1)
+            edges = np.arange(count + 1) / (count if shares.dims[-1] == "pit" else 1)
             panel.stairs(known[k], edges, color=hue, linewidth=1.8, label=_lead(subject, k))
         panel.set_ylim(0, None)
-        panel.set_xlabel("rank of what came, from low to high")
+        panel.set_xlabel(axis)
 
     return chart(draw, f"{what}: flat is reliable", key)
 
@@ -153,7 +159,7 @@ def training_charts(run: Contents, key: str) -> list[Html]:
                 values = [one.get(name, np.nan) for one in epochs]
                 panel.plot(at, values, color=colour(hue), marker="o", label=name.split("_")[0])
             panel.set_xlim(at[0] - 0.5, at[-1] + 0.5)
-            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+            _whole_numbers(panel)
             panel.set_xlabel("epoch")
 
         found.append(chart(draw, "Loss: lower is better", f"{key}-loss"))
@@ -181,7 +187,7 @@ def _by_lead(panel: Axes, subject: Subject, values: xr.DataArray, name: str) -> 
         markersize=3.5 if ours else 2,
         zorder=1.9 if ours else 2.0,  # where they coincide, both are seen
     )
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _whole_numbers(panel)
     panel.set_xlabel(_lead_axis(subject))
 
 
@@ -195,6 +201,11 @@ def _band(panel: Axes, leads: np.ndarray, bounds: np.ndarray, name: str) -> None
 def _ends(count: int) -> list[tuple[int, str]]:
     """The first and the last lead, with a colour for each."""
     return list(zip(sorted({0, count - 1}), (colour(MODEL), colour("lim")), strict=False))
+
+
+def _whole_numbers(panel: Axes) -> None:
+    """Of leads and epochs there is no half, also where there is one alone."""
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _lead(subject: Subject, k: int) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 
 from gridcast.html import Html, el, joined, table
 from gridcast.report.cases import Cases
+from gridcast.report.class_cases import ClassCases
 from gridcast.report.contents import Subject
 from gridcast.report.pictures import (
     certainty_charts,
@@ -31,7 +32,10 @@ def about(subject: Subject) -> Html:
         ["forecast of", f"{what}{subject.variable} [{subject.units}]"],
         ["model and data", subject.run.source],
         ["network", f"{config.model.name} over {config.model.base}{count}"],
-        ["grid", str(grid)],
+        [
+            "grid",
+            f"one series, at {grid.lat[0]:g} N {grid.lon[0]:g} E" if subject.single else str(grid),
+        ],
         ["from and to", f"{config.frames.inputs} inputs, {config.frames.leads} leads"],
         ["one step", subject.step],
         ["trained on", str(splits.train)],
@@ -84,15 +88,17 @@ def training(subject: Subject, key: str) -> Html | None:
     return el("div", *charts, class_="charts") if charts else None
 
 
-def indices(subject: Subject, found: Cases | None, key: str) -> Html | None:
-    """Series of indices with forecasts that start from them."""
-    if found is None:
+def indices(subject: Subject, found: Cases | ClassCases | None, key: str) -> Html | None:
+    """Series of indices with forecasts that start from them; None of classes."""
+    if not isinstance(found, Cases):
         return None
     charts = [
         plume_chart(one, found.initial, found.valid, subject.units, f"{key}-index-{k}")
         for k, one in enumerate(found.indices)
     ]
-    return el("div", *charts, class_="charts long")
+    told = dict.fromkeys(one.told for one in found.indices)
+    notes = [el("p", line, class_="note") for line in told]
+    return joined(el("div", *charts, class_="charts long"), *notes)
 
 
 def settings(subject: Subject) -> Html:

@@ -17,33 +17,40 @@ from gridcast.verification.hindcast import MODEL
 
 _PLUMES = 40
 _HISTORY = 36  # dates before the forecast
-_POINTS = 800  # of a curve: more are not seen
+_LONG, _LEAST = 24, 120  # dates of an index that are shown: leads, and no fewer than
 
 
 def plume_chart(index: Index, initial: np.ndarray, valid: np.ndarray, units: str, key: str) -> Html:
-    """What was observed, and forecasts that start from it, some of them."""
-    windows, leads = valid.shape
-    apart = leads if index.deviation is not None else max(1, leads // 4)
-    every = max(apart, -(-windows // _PLUMES))  # bands must not lie on each other
+    """What was observed, and forecasts that start from it, some of them.
+
+    Forecasts that are short beside the test dates would not be seen: the last dates are shown.
+    """
+    leads = valid.shape[1]
+    shown = slice(-max(_LONG * leads, _LEAST), None)
+    late = int((initial < index.times[shown][0]).sum()) if index.times[shown].size else 0
+    late -= late > 0  # one that starts on the date before
+    apart = leads if index.band is not None else max(1, leads // 4)
+    every = max(apart, -(-(initial.size - late) // _PLUMES))  # bands must not lie on each other
     known = dict(zip(index.times.tolist(), index.observed, strict=True))
-    thin = slice(None, None, -(-index.times.size // (_POINTS)))
 
     def draw(panel: Axes) -> None:
         panel.axhline(0, color=INK, linewidth=0.5)
-        for k in range(0, windows, every):
+        for k in range(late, initial.size, every):
             begin = known.get(initial[k : k + 1].tolist()[0], np.nan)
             dates = on_axis(np.concatenate([initial[k : k + 1], valid[k]]))
-            label = "forecasts" if k == 0 else None
+            label = "forecasts" if k == late else None
             values = np.concatenate([[begin], index.forecast[k]])
             panel.plot(dates, values, color=colour(MODEL), linewidth=1, alpha=0.75, label=label)
-            if index.deviation is not None:
-                low, high = (index.forecast[k] + s * index.deviation[k] for s in (-1, 1))
-                panel.fill_between(dates[1:], low, high, color=colour(MODEL), alpha=0.1, lw=0)
-        shown = on_axis(index.times[thin])
-        panel.plot(shown, index.observed[thin], color=INK, linewidth=1.3, label="observed")
+            if index.band is not None:
+                low, high = index.band[:, k]
+                panel.fill_between(dates[1:], low, high, color=colour(MODEL), alpha=0.2, lw=0)
+        times = on_axis(index.times[shown])
+        panel.plot(times, index.observed[shown], color=INK, linewidth=1.3, label="observed")
         date_axis(panel)
 
-    return chart(draw, with_units(f"{index.name}, anomaly", units), key, (9.6, 3.3))
+    count = index.times[shown].size
+    some = "" if count == index.times.size else f", the last {count} test dates"
+    return chart(draw, with_units(f"{index.name}, anomaly", units) + some, key, (9.6, 3.3))
 
 
 def series_chart(subject: Subject, field: xr.DataArray, key: str) -> Html:

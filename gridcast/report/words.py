@@ -8,10 +8,16 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from gridcast.report.contents import Subject
-from gridcast.verification.hindcast import MODEL
+from gridcast.verification.by_name import DAMPED_TRAILING
+from gridcast.verification.hindcast import BASE, MODEL
 from gridcast.verification.tables import headline, title
 
 _CLIMATOLOGY = "climatology"
+_NAMES = {
+    "lim": "the linear inverse model",
+    BASE: "the reference that its network corrects",
+    DAMPED_TRAILING: "persistence damped to the trailing mean",
+}
 
 
 def summary(subject: Subject) -> list[str]:
@@ -27,8 +33,10 @@ def summary(subject: Subject) -> list[str]:
     if len(references) > 1:
         every = np.all(list(better.values()), axis=0)
         surely = "" if subject.classes else "surely "
-        at = leads_in_words(subject, every)
-        found.append(f"The model is {surely}better than every reference at {at}.")
+        at, told = leads_in_words(subject, every), f"{surely}better than every reference"
+        found.append(
+            f"The model is {told} at {at}." if every.any() else f"At no lead is the model {told}."
+        )
     for name in references:
         if name != _CLIMATOLOGY:
             found.append(_against(subject, name, better[name], worse[name]))
@@ -85,7 +93,7 @@ def _against(
     better: Bool[np.ndarray, " lead"],
     worse: Bool[np.ndarray, " lead"],
 ) -> str:
-    who = {"lim": "the linear inverse model"}.get(name, title(subject.scores, name))
+    who = _NAMES.get(name, title(subject.scores, name))
     if better.any():
         where = "" if subject.single else f", in {_percent(subject, name, better)} of the area"
         text = f"It beats {who} at {leads_in_words(subject, better)}{where}"
@@ -114,7 +122,7 @@ def _measure(subject: Subject) -> str:
     ours: Float[np.ndarray, " lead"] = subject.scores[metric].sel(forecast=MODEL).values
     leads = subject.scores["lead"].values
     name = {"acc": "anomaly correlation", "hit_rate": "hit rate"}.get(metric, metric)
-    told = [f"{ours[k]:.2f} at lead {leads[k]}" for k in sorted({0, leads.size - 1})]
+    told = [f"{ours[k]:z.2f} at lead {leads[k]}" for k in sorted({0, leads.size - 1})]
     return f"Its {name} is {' and '.join(told)} {_steps(subject.step, int(leads[-1]))}."
 
 

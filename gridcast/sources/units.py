@@ -66,6 +66,13 @@ def spelling(units: str) -> str:
     return " ".join(word for word in words if word != "1")
 
 
+def squared(units: str) -> str:
+    """The unit of a square: of a quotient the whole of it, `(mm/day)2`, not its last part."""
+    if units == "1":
+        return units
+    return f"{units}2" if units.isalpha() else f"({units})2"
+
+
 def family(units: str) -> str:
     """`temperature`, `length`, `rate` (rain, per time), or `other`."""
     name = spelling(units)

@@ -17,6 +17,7 @@ from gridcast.config.training import TrainConfig
 from gridcast.errors import TrainingError
 from gridcast.training.batches import epoch_batches
 from gridcast.training.journal import Journal
+from gridcast.training.memory import tell_memory
 from gridcast.training.progress import Progress, first_told, progress_bar
 from gridcast.training.series import DeviceSeries
 from gridcast.training.state import TrainState, Weights
@@ -115,10 +116,12 @@ def fit(
             for part in series.stretches(batches, first, STEPS_PER_CALL):
                 left, right = right, right + part.last - part.first
                 waited += part.waited
-                with first_told(epoch * steps + left == began_at):
-                    state, log = stepper.run(
-                        state, part.series, part.batches, part.first, part.last
-                    )
+                begins = epoch * steps + left == began_at
+                arguments = state, part.series, part.batches, part.first, part.last
+                with first_told(begins):
+                    if begins:
+                        tell_memory(stepper.run, *arguments)
+                    state, log = stepper.run(*arguments)
                 rows = np.asarray(log)[part.first : part.last]
                 journal.steps(epoch, epoch * steps + left, rows)
                 losses += rows[:, 0].tolist()

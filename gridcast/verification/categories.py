@@ -129,6 +129,31 @@ def hit_rate(pairs: CategoryPairs) -> Float[np.ndarray, " lead"]:
     return pairs.mean(_hit)
 
 
+class ClassSums(NamedTuple):
+    """Sums over area of each window: what the pooled scores of probabilities are made of.
+
+    Attributes:
+      rps, hits: of `rps` and `hit_rate`.
+      area: of the cells that count.
+    """
+
+    rps: Float[np.ndarray, "window lead"]
+    hits: Float[np.ndarray, "window lead"]
+    area: Float[np.ndarray, "window lead"]
+
+
+def class_sums(pairs: CategoryPairs) -> ClassSums:
+    """Sum the scores of each window over area: 0 where no class is known."""
+    totals = np.zeros((3, *pairs.verified.shape))
+    for lead in range(pairs.leads):
+        probability, occurred, area = pairs.at(lead)
+        window = np.nonzero(pairs.counted(lead))[0]
+        scores = (_rps(probability, occurred), _hit(probability, occurred), np.ones(area.size))
+        for total, score in zip(totals, scores, strict=True):
+            total[:, lead] = np.bincount(window, area * score, minlength=len(total))
+    return ClassSums(*totals)
+
+
 class Reliability(NamedTuple):
     """A reliability diagram for each class.
 

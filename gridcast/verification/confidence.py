@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gridcast.sources.units import squared
 from gridcast.verification.field_significance import field_test
 from gridcast.verification.hindcast import MODEL, Hindcast
 from gridcast.verification.labelled import ONE
@@ -46,7 +47,7 @@ def confidence(
         "area_surely_better": ("surely_better", "share of the area where it is so significantly"),
         "area_surely_worse": ("surely_worse", "share of the area where it is significantly above"),
     }
-    square = {"units": f"{units['units']}2" if units["units"] != "1" else "1"}
+    square = {"units": squared(units["units"])}
     return {
         "rmse_difference_interval": (
             over,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -141,28 +142,51 @@ def compare(
       of no anomaly has no correlation.
     """
     dates, leads = model.square.shape
-    length = [block or block_length(dates, lead) for lead in range(1, leads + 1)]
-    bounds = np.full((3, 2, leads), np.nan)
+    length = np.array([block or block_length(dates, lead) for lead in range(1, leads + 1)])
+
+    def statistics(counts: np.ndarray, lead: int) -> tuple[np.ndarray, ...]:
+        ours, theirs = (sums.resampled(counts, lead) for sums in (model, reference))
+        return (
+            (np.sqrt(ours.mean_square) - np.sqrt(theirs.mean_square))[:, 0],
+            (1 - ratio(ours.mean_square, theirs.mean_square))[:, 0],
+            ours.acc[:, 0],
+        )
+
+    found = intervals(statistics, 3, dates, length, resamples=resamples, level=level, seed=seed)
+    return Comparison(*found, length)
+
+
+def intervals(
+    statistics: Callable[[np.ndarray, int], Sequence[np.ndarray]],
+    count: int,
+    dates: int,
+    length: Int[np.ndarray, " lead"],
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> list[Interval]:
+    """Confidence intervals of any statistics of dates, as `compare` says.
+
+    Args:
+      statistics: `count` of them, each [resample], from [resample date] how often each date was
+        drawn, and the place of the lead.
+      length: dates in a row that are drawn together, of each lead.
+    """
+    bounds = np.full((count, 2, length.size), np.nan)
     drawn: dict[int, np.ndarray] = {}
-    for lead, size in enumerate(length):
+    for lead, size in enumerate(length.tolist()):
         if dates < 2 * size:
             continue
         if size not in drawn:
             drawn[size] = draw_dates(dates, size, resamples, seed)
-        ours, theirs = (sums.resampled(drawn[size], lead) for sums in (model, reference))
-        statistics = (
-            np.sqrt(ours.mean_square) - np.sqrt(theirs.mean_square),
-            1 - ratio(ours.mean_square, theirs.mean_square),
-            ours.acc,
-        )
         freedom, factor = few_blocks(np.array([dates]), size)
         tail = float(
             scipy.special.ndtr(scipy.special.stdtrit(freedom, (1 - level) / 2) / factor)[0]
         )
-        for bound, statistic in zip(bounds, statistics, strict=True):
-            bound[:, lead] = np.quantile(statistic[:, 0], [tail, 1 - tail])
-    difference, skill, correlation = (Interval(low, high) for low, high in bounds)
-    return Comparison(difference, skill, correlation, np.array(length))
+        for bound, statistic in zip(bounds, statistics(drawn[size], lead), strict=True):
+            bound[:, lead] = np.quantile(statistic, [tail, 1 - tail])
+    return [Interval(low, high) for low, high in bounds]
 
 
 def draw_dates(
