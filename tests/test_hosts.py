@@ -1,0 +1,267 @@
+"""Several processes train what one trains, and end together when one of them is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+import yaml
+from conftest import Trained, small_config
+
+from gridcast import hosts
+from gridcast.cli import main
+from gridcast.errors import ConfigError
+from gridcast.training.checkpoints import load_newest, saved
+from gridcast.training.parallel import layout_of
+
+CLI = "import sys; from gridcast.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+class Together:
+    """Processes on this host that train one config together.
+
+    Args:
+      each: further arguments of each process.
+    """
+
+    def __init__(self, count: int, *command: str, each: dict[int, str] | None = None):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        where = ["--distributed", "--coordinator", address, "--processes", str(count)]
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", CLI, *command, *where, "--process", str(i)]
+                + [word for word in [(each or {}).get(i)] if word],
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for i in range(count)
+        ]
+
+    def ended(self, within: float) -> list[tuple[int, str]]:
+        """Exit code and standard error of each."""
+        last = time.monotonic() + within
+        try:
+            said = [one.communicate(timeout=last - time.monotonic())[1] for one in self.processes]
+        finally:
+            for one in self.processes:
+                one.kill()
+        return [(one.returncode, text) for one, text in zip(self.processes, said, strict=True)]
+
+
+def config_of(trained: Trained, folder: Path, **train: Any) -> Path:
+    """The config of the small run, for a directory of its own."""
+    settings = yaml.safe_load(trained.config.read_text())
+    settings["train"] |= train
+    settings["output"] = {"directory": str(folder / "run")}
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def journal(run: Path) -> tuple[list[float], list[float]]:
+    """Losses of all steps, and of the validations."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["loss"] for line in lines if "loss" in line]
+    return steps, [line["validation_loss"] for line in lines if "validation_loss" in line]
+
+
+def require_same(found: Path, expected: Path) -> None:
+    """Losses of all steps and validations, last weights, and files, but not to the last bit."""
+    for ours, theirs in zip(journal(found), journal(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+        # The control: there is something to be equal to, and it changes.
+        assert len(set(theirs)) == len(theirs) > 1
+    one, other = (load_newest(run / "checkpoints") for run in (found, expected))
+    assert one.step == other.step
+    for name, leaf in other.arrays["weights"].items():
+        np.testing.assert_allclose(one.arrays["weights"][name], leaf, rtol=0, atol=1e-4)
+    assert {path.name for path in found.iterdir()} == {path.name for path in expected.iterdir()}
+
+
+@pytest.mark.family
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_learn_what_one_learns_and_one_of_them_writes(trained: Trained, tmp_path, count):
+    config = config_of(trained, tmp_path)
+    ended = Together(count, "train", str(config)).ended(within=300)
+    assert [code for code, _ in ended] == [0] * count, ended
+    require_same(tmp_path / "run", trained.directory)
+    assert "epoch 2 of 2" in ended[0][1]
+    assert not any("epoch" in said for _, said in ended[1:])
+    with (
+        xr.open_dataset(tmp_path / "run" / "forecast.nc") as found,
+        xr.open_dataset(trained.directory / "forecast.nc") as expected,
+    ):
+        np.testing.assert_allclose(found["sst"], expected["sst"], atol=1e-3)
+
+
+@pytest.mark.family
+def test_members_of_an_ensemble_are_gathered_from_the_processes_that_trained_them(
+    trained: Trained, tmp_path
+):
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    alone.mkdir()
+    shared.mkdir()
+    assert main(["train", str(config_of(trained, alone, members=2, average=0.9))]) == 0
+    config = config_of(trained, shared, members=2, average=0.9)
+    ended = Together(2, "train", str(config)).ended(within=300)
+    assert [code for code, _ in ended] == [0, 0], ended
+    assert "1 members on each" in ended[0][1]
+    require_same(shared / "run", alone / "run")
+
+
+@pytest.fixture(scope="module")
+def long(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of several epochs by one process, which nothing interrupts."""
+    folder = tmp_path_factory.mktemp("long")
+    assert main(["train", str(config_of(trained, folder, **LONG))]) == 0
+    return folder
+
+
+LONG = {"epochs": 12, "patience": 12}
+
+
+@pytest.mark.family
+@pytest.mark.parametrize(
+    ("count", "struck", "signum", "then"),
+    [
+        (2, 1, signal.SIGKILL, 4),
+        (4, 0, signal.SIGKILL, 1),
+        (4, 2, signal.SIGKILL, 2),
+        (2, 1, signal.SIGSTOP, 1),
+        (2, 1, signal.SIGTERM, 2),
+    ],
+)
+def test_one_is_struck_all_end_and_others_go_on(
+    trained: Trained, long: Path, tmp_path, count, struck, signum, then
+):
+    config = config_of(trained, tmp_path, **LONG)
+    together = Together(count, "train", str(config))
+    until = time.monotonic() + 200
+    while len(saved(tmp_path / "run" / "checkpoints")) < 2 and time.monotonic() < until:
+        time.sleep(0.02)
+    victim = together.processes[struck]
+    victim.send_signal(signum)
+    if signum == signal.SIGSTOP:
+        rest = [one for one in together.processes if one is not victim]
+        for one in rest:
+            one.wait(timeout=60)
+        victim.kill()
+    ended = together.ended(within=60)
+    survivors = [(code, said) for i, (code, said) in enumerate(ended) if i != struck]
+    if signum == signal.SIGTERM:
+        assert [code for code, _ in ended] == [143] * count, ended
+        assert all("stopped by SIGTERM" in said for _, said in ended)
+    else:
+        assert all(code in (75, -signal.SIGABRT) for code, _ in survivors), ended
+        assert all("error: a process of this training was lost" in said for _, said in survivors)
+        assert all("--resume" in said and "Traceback" not in said for _, said in survivors)
+    assert load_newest(tmp_path / "run" / "checkpoints").step < 12 * STEPS
+    if then == 1:
+        assert main(["train", str(config), "--resume"]) == 0
+    else:
+        resumed = Together(then, "train", str(config), "--resume").ended(within=300)
+        assert [code for code, _ in resumed] == [0] * then, resumed
+    require_same(tmp_path / "run", long / "run")
+
+
+STEPS = 6
+
+
+@pytest.mark.family
+def test_processes_with_other_settings_are_refused_by_all(trained: Trained, tmp_path):
+    config = config_of(trained, tmp_path)
+    each = {1: "train.seed=5"}
+    ended = Together(2, "train", str(config), each=each).ended(within=120)
+    assert [code for code, _ in ended] == [2, 2], ended
+    for _, said in ended:
+        assert "process 1 has another config than process 0\n  fix: the same config" in said
+    assert saved(tmp_path / "run" / "checkpoints") == []
+
+
+SHIPPED = str(Path(__file__).parents[1] / "configs" / "sst.yaml")
+ADDRESS = ["--coordinator", "127.0.0.1:1", "--processes", "2", "--process", "1"]
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (ADDRESS, "--coordinator without --distributed"),
+        (["--distributed", *ADDRESS[:4]], "and --processes without --process\n"),
+        (["--distributed", "--process", "0"], "without --coordinator and --processes\n"),
+        (["--distributed", *ADDRESS, "--coordinator", "node1"], "found 'node1'\n"),
+        (["--distributed", *ADDRESS, "--process", "2"], "--process: 2 of --processes 2\n"),
+        (["--distributed", *ADDRESS, "--dry-run"], "--dry-run without --distributed"),
+    ],
+)
+def test_half_an_address_is_refused(capsys, given, reason):
+    assert main(["train", SHIPPED, *given]) == 2
+    said = capsys.readouterr().err
+    assert reason in said
+    assert "\n  fix: " in said
+
+
+def alone(code: str) -> subprocess.CompletedProcess:
+    """A process by itself, of which no cluster is known."""
+    cluster = ("SLURM", "KUBERNETES", "OMPI", "TPU", "JAX_COORDINATOR")
+    env = {name: text for name, text in os.environ.items() if not name.startswith(cluster)}
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+
+
+def test_without_a_cluster_an_address_is_asked_for():
+    done = alone(f"import sys; sys.argv[1:] = ['train', {SHIPPED!r}, '--distributed']\n{CLI}")
+    assert done.returncode == 2
+    assert "error: --distributed: found no cluster that JAX knows (SLURM, GKE" in done.stderr
+    assert "fix: --coordinator HOST:PORT --processes N --process I" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+WITNESSED = """
+import os
+from gridcast import hosts
+with hosts._witness() as last_word:
+    last_word("two lines\\nof a last word")
+    {then}
+"""
+
+
+@pytest.mark.parametrize(("then", "said"), [("os.abort()", True), ("pass", False)])
+def test_a_process_that_is_ended_from_outside_has_a_last_word(then, said):
+    done = alone(WITNESSED.format(then=then))
+    assert (done.returncode != 0) == said
+    assert ("two lines\nof a last word\n" in done.stderr) == said
+
+
+def test_all_are_told_who_differs_in_what(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(hosts, "_gathered", lambda sums: np.stack([sums, sums]))
+    hosts.require_same("look", config="a", data="b")
+    monkeypatch.setattr(hosts, "_gathered", lambda sums: np.stack([sums, sums ^ np.uint32([0, 1])]))
+    with pytest.raises(ConfigError, match="process 1 has another data than process 0\n  fix: look"):
+        hosts.require_same("look", config="a", data="b")
+
+
+def test_processes_without_work_are_refused(monkeypatch):
+    class Device:
+        def __init__(self, process: int):
+            self.process_index = process
+
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    monkeypatch.setattr(jax, "local_device_count", lambda: 4)
+    monkeypatch.setattr(jax, "devices", lambda: [Device(i // 4) for i in range(12)])
+    with pytest.raises(
+        ConfigError, match=r"1 of 3 processes would have nothing.* 8 \(data\) times 1"
+    ):
+        layout_of(small_config(), (16, 32), 2, 8, whole=False)
