@@ -23,8 +23,7 @@ from gridcast.models.members import stacked
 from gridcast.models.window import Frozen
 from gridcast.opening import open_source
 from gridcast.preparation import Setup, prepare
-from gridcast.provenance import versions
-from gridcast.resuming import checkpoint_of, resumed
+from gridcast.resuming import checkpoint_of, require_same_start, resumed
 from gridcast.training import checkpoints, loop
 from gridcast.training.batches import member_seed
 from gridcast.training.encoders import CHECKPOINTS
@@ -48,7 +47,7 @@ def compile_setup(
     """
     config = setup.config
     require_writer(config.train)
-    _require_same_start(setup)
+    require_same_start(setup)
     models = _members(setup) if model is None else [model] * config.train.members
     graph, _, _, frozen, rest = nnx.split(models[0], nnx.Param, nnx.BatchStat, Frozen, ...)
     weights = stacked([Weights(*nnx.state(one, nnx.Param, nnx.BatchStat)) for one in models])
@@ -90,35 +89,13 @@ def compile_setup(
     unit = jnp.ones((config.frames.leads, weight.shape[-1]), jnp.float32)
     if isinstance(setup.arrays.values, StreamedFrames):
         reach = config.frames.inputs - 1, first + config.frames.leads - 1
-        series = StreamedSeries(setup.arrays, weight, unit, *reach)
+        series = StreamedSeries(setup.arrays, weight, unit, *reach, layout, parts)
     else:
         series = layout.put(DeviceSeries(setup.arrays, weight, unit), "series")
     if loss_name(setup) != AMOUNTS:  # a log likelihood has no zero to be relative to
         scale = layout.put(_reference_loss(stepper, series, weights, setup), "same")
         series = series._replace(scale=scale)
     return stepper, series, weights, frozen
-
-
-def _require_same_start(setup: Setup) -> None:
-    """Raise where this process and another one could not train together.
-
-    Raises:
-      ConfigError: there is nothing to train, or settings, data or versions differ.
-    """
-    if not hosts.several():
-        return
-    if isinstance(setup.config.model, ReferenceModelConfig):
-        raise ConfigError(
-            f"--distributed: model.name: {setup.config.model.name} is fitted, and has no training "
-            "to share\n  fix: train without --distributed"
-        )
-    dates, grid = " ".join(map(str, setup.axis.times)), setup.fields.inputs[0].grid
-    hosts.require_same(
-        "the same config, overrides, data and packages on all hosts",
-        config=setup.config.model_dump_json(exclude={"output"}),
-        data=f"{setup.source.origin} {grid.digest} {dates}",
-        packages=str(versions()),
-    )
 
 
 def _members(setup: Setup) -> list[ForecastModel]:

@@ -25,8 +25,9 @@ from jax.experimental import multihost_utils
 
 from gridcast.errors import ConfigError, GridcastError, LostProcessError
 
-# Seconds that a process which has said what is wrong stays, for the others to find it themselves.
-GRACE = 3
+# Seconds that a process stays which has said what is wrong, for others to find the same themselves.
+# Process 0 goes last: with it all others lose their connection.
+GRACE, GRACE_OF_FIRST = 1, 5
 # Seconds without a sign of life after which a process counts as lost.
 SILENCE = 20
 # Seconds to wait for all others at the start, and at the end of the training.
@@ -82,7 +83,7 @@ def joined(
             lost = isinstance(error, Exception) and bool(_BROKEN.search(str(error)))
             lost = lost and not isinstance(error, GridcastError)
             found = LostProcessError(f"{_LOST}\n  found: {str(error)[:200]}") if lost else error
-            _do_not_wait(found)
+            _do_not_wait(found, GRACE_OF_FIRST if writes() else GRACE)
             last_word("")
             if found is error:
                 raise
@@ -190,8 +191,12 @@ def _witness() -> Iterator[Callable[[str], None]]:
             last_word("")
 
 
-def _do_not_wait(error: BaseException) -> None:
-    """End when Python does, though others are connected: JAX would wait for them to end as well."""
+def _do_not_wait(error: BaseException, grace: float = 0) -> None:
+    """End when Python does, though others are connected: JAX would wait for them to end as well.
+
+    Args:
+      grace: seconds to stay after an error that the others may find as well.
+    """
     if not jax.distributed.is_initialized():
         return
     code = 1
@@ -206,7 +211,7 @@ def _do_not_wait(error: BaseException) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         if code == GridcastError.exit_code:
-            time.sleep(GRACE)
+            time.sleep(grace)
         os._exit(code)
 
     atexit.register(end)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,17 @@ import pytest
 import xarray as xr
 import yaml
 from conftest import Trained, small_config
+from jax.sharding import Mesh
 
 from gridcast import hosts
 from gridcast.cli import main
 from gridcast.errors import ConfigError
+from gridcast.frames.streamed import StreamedFrames
+from gridcast.frames.windows import FrameSeries
 from gridcast.training.checkpoints import load_newest, saved
-from gridcast.training.parallel import layout_of
+from gridcast.training.parallel import AXES, Layout, layout_of
+from gridcast.training.shares import own_windows
+from gridcast.training.streaming import StreamedSeries
 
 CLI = "import sys; from gridcast.cli import main; sys.exit(main(sys.argv[1:]))"
 
@@ -122,6 +128,19 @@ def test_members_of_an_ensemble_are_gathered_from_the_processes_that_trained_the
     require_same(shared / "run", alone / "run")
 
 
+@pytest.mark.family
+def test_each_process_reads_its_windows_from_a_store_and_all_learn_what_one_learns(
+    trained: Trained, tmp_path
+):
+    """What a process did not read is NaN for it: used all the same, it would end the training."""
+    config, store = config_of(trained, tmp_path), str(tmp_path / "small.zarr")
+    assert main(["data", "prepare", str(config), "--output", store]) == 0
+    asked = [f"data.path={store}", "frames.storage=stream"]
+    ended = Together(3, "train", str(config), *asked).ended(within=300)
+    assert [code for code, _ in ended] == [0] * 3, ended
+    require_same(tmp_path / "run", trained.directory)
+
+
 @pytest.fixture(scope="module")
 def long(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of several epochs by one process, which nothing interrupts."""
@@ -139,7 +158,6 @@ LONG = {"epochs": 12, "patience": 12}
     [
         (2, 1, signal.SIGKILL, 4),
         (4, 0, signal.SIGKILL, 1),
-        (4, 2, signal.SIGKILL, 2),
         (2, 1, signal.SIGSTOP, 1),
         (2, 1, signal.SIGTERM, 2),
     ],
@@ -192,6 +210,74 @@ def test_processes_with_other_settings_are_refused_by_all(trained: Trained, tmp_
 
 
 SHIPPED = str(Path(__file__).parents[1] / "configs" / "sst.yaml")
+
+
+@dataclass(frozen=True)
+class Device:
+    """Of JAX, as far as it is asked here."""
+
+    process_index: int
+
+
+def of_processes(*shape: int) -> Layout:
+    """Devices data x lat x lon, each of a process of its own."""
+    devices = np.array([Device(i) for i in range(int(np.prod(shape)))], object).reshape(shape)
+    return Layout(Mesh(devices, AXES))
+
+
+@dataclass(frozen=True)
+class Recorded(StreamedFrames):
+    """Frames of ones that keep what was read of them."""
+
+    asked: list[tuple[list[int], slice]] = field(default_factory=list)
+
+    def read(self, dates: np.ndarray, into: np.ndarray, rows: slice = slice(None)) -> None:
+        self.asked.append((dates.tolist(), rows))
+        into[: dates.size, rows] = 1.0
+
+
+@pytest.mark.parametrize(
+    ("process", "dates", "rows"),
+    [
+        (0, [9, 10, 11, 19, 20, 21], slice(0, 2)),
+        (1, [9, 10, 11, 19, 20, 21], slice(2, 4)),
+        # The third window, and the first, which fills up.
+        (2, [9, 10, 11, 29, 30, 31], slice(0, 2)),
+        (3, [9, 10, 11, 29, 30, 31], slice(2, 4)),
+    ],
+)
+def test_a_process_reads_the_frames_and_rows_of_its_devices(monkeypatch, process, dates, rows):
+    monkeypatch.setattr(jax, "process_index", lambda: process)
+    frames, values = Recorded([], []), np.zeros((12, 4, 5, 1), np.float32)
+    whole = FrameSeries(frames, None, None, np.zeros(0), np.zeros(0))
+    series = StreamedSeries(whole, np.zeros(0), np.zeros(0), 1, 1, of_processes(2, 2, 1))
+    every = np.r_[9:12, 19:22, 29:32]
+    series._read_own(frames, every, np.array([[10, 20, 30]]), values)
+    assert frames.asked == [(dates, rows)]
+    read = np.zeros(values.shape[:2], bool)
+    read[np.ix_(np.isin(every, dates).nonzero()[0], range(4)[rows])] = True
+    np.testing.assert_array_equal(np.isfinite(values).all(axis=(2, 3)), read)
+
+
+@pytest.mark.parametrize(
+    ("layout", "initial", "parts", "own"),
+    [
+        # Shared whole by a validation, and in two parts by the training.
+        (of_processes(2, 1, 1), [[1, 2, 3, 4, 5, 6, 7, 8]], 2, [[3, 4, 5, 6, 7, 8]]),
+        (of_processes(2, 1, 1), [[1, 2, 3, 4]], 1, [[3, 4]]),
+        # What is not shared is computed everywhere.
+        (of_processes(2, 1, 1), [[1], [2]], 1, [[1], [2]]),
+        (of_processes(2, 1, 1), [[1, 2]], 2, [[1, 2]]),
+        (replace(of_processes(2, 1, 1), apart=True), [[[1, 2]], [[3, 4]]], 1, [[[[3, 4]]]]),
+    ],
+)
+def test_the_windows_of_a_process_are_those_of_its_devices(
+    monkeypatch, layout, initial, parts, own
+):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    assert own_windows(layout, np.array(initial), parts).tolist() == own
+
+
 ADDRESS = ["--coordinator", "127.0.0.1:1", "--processes", "2", "--process", "1"]
 
 
@@ -254,10 +340,6 @@ def test_all_are_told_who_differs_in_what(monkeypatch):
 
 
 def test_processes_without_work_are_refused(monkeypatch):
-    class Device:
-        def __init__(self, process: int):
-            self.process_index = process
-
     monkeypatch.setattr(jax, "process_count", lambda: 3)
     monkeypatch.setattr(jax, "local_device_count", lambda: 4)
     monkeypatch.setattr(jax, "devices", lambda: [Device(i // 4) for i in range(12)])
