@@ -41,7 +41,8 @@ _NOT_MET = (
 )
 _LOST = (
     "a process of this training was lost, or cannot be reached\n"
-    "  fix: start all of them again with --resume, as many as there are hosts"
+    "  fix: look for another reason in what the others say; then start all of them again with "
+    "--resume, as many as there are hosts"
 )
 # Prints the last line that it was given, once whoever gave it is no more.
 _WITNESS = """

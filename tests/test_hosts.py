@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
@@ -39,17 +40,26 @@ class Together:
 
     Args:
       each: further arguments of each process.
+      slurm: they are told nothing but what SLURM tells its tasks.
     """
 
-    def __init__(self, count: int, *command: str, each: dict[int, str] | None = None):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{free.getsockname()[1]}"
-        where = ["--distributed", "--coordinator", address, "--processes", str(count)]
+    def __init__(
+        self,
+        count: int,
+        *command: str,
+        each: dict[int, str] | None = None,
+        slurm: bool = False,
+    ):
+        def arguments(i: int) -> list[str]:
+            here = [] if slurm else [*where, "--process", str(i)]
+            return ["--distributed", *here, *filter(None, [(each or {}).get(i)])]
+
+        port = free_port(61440 if slurm else 1024)
+        where = ["--coordinator", f"127.0.0.1:{port}", "--processes", str(count)]
         self.processes = [
             subprocess.Popen(
-                [sys.executable, "-c", CLI, *command, *where, "--process", str(i)]
-                + [word for word in [(each or {}).get(i)] if word],
+                [sys.executable, "-c", CLI, *command, *arguments(i)],
+                env=os.environ | (slurm_task(port, i, count) if slurm else {}),
                 stderr=subprocess.PIPE,
                 text=True,
             )
@@ -65,6 +75,27 @@ class Together:
             for one in self.processes:
                 one.kill()
         return [(one.returncode, text) for one, text in zip(self.processes, said, strict=True)]
+
+
+def free_port(least: int) -> int:
+    """A port of this host that nobody listens at."""
+    for port in np.random.default_rng().permutation(np.arange(least, 65536)):
+        with socket.socket() as one:
+            if one.connect_ex(("127.0.0.1", int(port))):
+                return int(port)
+    raise AssertionError("no port is free")
+
+
+def slurm_task(port: int, task: int, tasks: int) -> dict[str, str]:
+    """What SLURM sets for a task; JAX makes the port of the number of the job."""
+    return {
+        "SLURM_JOB_ID": str(port - 61440),
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_STEP_NUM_NODES": "1",
+        "SLURM_NTASKS": str(tasks),
+        "SLURM_PROCID": str(task),
+        "SLURM_LOCALID": str(task),
+    }
 
 
 def config_of(trained: Trained, folder: Path, **train: Any) -> Path:
@@ -98,10 +129,12 @@ def require_same(found: Path, expected: Path) -> None:
 
 
 @pytest.mark.family
-@pytest.mark.parametrize("count", [2, 4])
-def test_processes_learn_what_one_learns_and_one_of_them_writes(trained: Trained, tmp_path, count):
+@pytest.mark.parametrize(("count", "slurm"), [(2, True), (4, False)])
+def test_processes_learn_what_one_learns_and_one_of_them_writes(
+    trained: Trained, tmp_path, count, slurm
+):
     config = config_of(trained, tmp_path)
-    ended = Together(count, "train", str(config)).ended(within=300)
+    ended = Together(count, "train", str(config), slurm=slurm).ended(within=300)
     assert [code for code, _ in ended] == [0] * count, ended
     require_same(tmp_path / "run", trained.directory)
     assert "epoch 2 of 2" in ended[0][1]
@@ -250,7 +283,7 @@ def test_a_process_reads_the_frames_and_rows_of_its_devices(monkeypatch, process
     monkeypatch.setattr(jax, "process_index", lambda: process)
     frames, values = Recorded([], []), np.zeros((12, 4, 5, 1), np.float32)
     whole = FrameSeries(frames, None, None, np.zeros(0), np.zeros(0))
-    series = StreamedSeries(whole, np.zeros(0), np.zeros(0), 1, 1, of_processes(2, 2, 1))
+    series = StreamedSeries(whole, jnp.zeros(0), jnp.zeros(0), 1, 1, of_processes(2, 2, 1))
     every = np.r_[9:12, 19:22, 29:32]
     series._read_own(frames, every, np.array([[10, 20, 30]]), values)
     assert frames.asked == [(dates, rows)]
@@ -334,7 +367,9 @@ def test_all_are_told_who_differs_in_what(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(hosts, "_gathered", lambda sums: np.stack([sums, sums]))
     hosts.require_same("look", config="a", data="b")
-    monkeypatch.setattr(hosts, "_gathered", lambda sums: np.stack([sums, sums ^ np.uint32([0, 1])]))
+    monkeypatch.setattr(
+        hosts, "_gathered", lambda sums: np.stack([sums, sums ^ np.array([0, 1], np.uint32)])
+    )
     with pytest.raises(ConfigError, match="process 1 has another data than process 0\n  fix: look"):
         hosts.require_same("look", config="a", data="b")
 
