@@ -1,8 +1,10 @@
-"""From a config and fitted arrays to a model, and from a trained model to its predictor."""
+"""From a config and fitted arrays to a model, its patches, and from a trained one its predictor."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from flax import nnx
@@ -10,9 +12,12 @@ from jaxtyping import Float
 
 from gridcast.config import Config
 from gridcast.config.models import ReferenceConfig, ReferenceModelConfig
+from gridcast.errors import ConfigError
 from gridcast.forecasting import Predictor, Tiling
-from gridcast.frames.fields import AMOUNTS, Fields
+from gridcast.frames.fields import AMOUNTS, Fields, variables
 from gridcast.frames.known import known_names
+from gridcast.frames.places import random_place
+from gridcast.grid import Grid
 from gridcast.models import ForecastModel, build_model, without_network
 from gridcast.models.heads import ClassHead, Head, NormalHead, RainHead, ValueHead
 from gridcast.references import BASE_ARRAYS, REFERENCES
@@ -68,6 +73,41 @@ def coarsening(config: Config) -> int:
     """Cells of the grid to one of the network: patches begin at multiples of it."""
     model = config.model
     return getattr(model, "downsample", 2 ** len(getattr(model, "channels", ())))
+
+
+def places_of(config: Config, grid: Grid) -> Callable[..., Any] | None:
+    """How patches, rolls and flips are drawn, if the config asks for any."""
+    frames = config.frames
+    augment = frames.augment
+    if augment.roll and not grid.wraps:
+        raise ConfigError(
+            f"frames.augment.roll needs a grid that goes round the globe, found {grid}\n"
+            "  fix: frames.augment.roll: false"
+        )
+    if frames.patches is None and not augment.roll and not augment.flip:
+        return None
+    size = None if frames.patches is None else frames.patches.size
+    if size is not None:
+        _require_patches(config, grid, size)
+    return functools.partial(
+        random_place,
+        grid=grid.shape,
+        size=size,
+        step=coarsening(config),
+        wraps=grid.wraps,
+        roll=augment.roll,
+        flip=tuple(augment.flip),
+        vectors=tuple(variable.vector for variable in variables(config)),
+    )
+
+
+def _require_patches(config: Config, grid: Grid, size: tuple[int, int]) -> None:
+    step = coarsening(config)
+    if any(side > whole or side % step for side, whole in zip(size, grid.shape, strict=True)):
+        raise ConfigError(
+            f"frames.patches.size: {list(size)} does not fit\n"
+            f"  expected: multiples of {step}, at most {list(grid.shape)}"
+        )
 
 
 def predictor_of(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gridcast import commands_data, commands_look, commands_run, completion
-from gridcast.arguments import add_overrides, number
+from gridcast.arguments import add_hosts, add_overrides, joins, number
 from gridcast.compiled import keep_compiled
 from gridcast.errors import GridcastError
 
@@ -131,6 +131,7 @@ def _add_of_config(
         "--dry-run", action="store_true", help="check settings and data, say what would happen"
     )
     train.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
+    add_hosts(train)
     simulate = parsers[_simulate_from]
     simulate.add_argument(
         "--years",
@@ -152,12 +153,26 @@ def _config(arguments: argparse.Namespace, suffix: str = "") -> Config:
 
 def _train(arguments: argparse.Namespace) -> None:
     config = _config(arguments)
+    if joins(arguments):
+        _train_together(config, arguments)
+        return
     from gridcast import experiment
 
     if arguments.dry_run:
         print(experiment.dry_run(config))
     else:
         experiment.run_training(config, resume=arguments.resume)
+
+
+def _train_together(config: Config, arguments: argparse.Namespace) -> None:
+    from gridcast import hosts
+
+    with hosts.joined(arguments.coordinator, arguments.processes, arguments.process):
+        from gridcast.experiment import run_training
+        from gridcast.fitting import take_part
+
+        run = run_training if hosts.writes() else take_part
+        run(config, resume=arguments.resume)
 
 
 def _crossval(arguments: argparse.Namespace) -> None:

@@ -29,3 +29,9 @@ class CheckpointError(GridcastError):
 
 class TrainingError(GridcastError):
     """Training that cannot go on, for example because the loss is no longer finite."""
+
+
+class LostProcessError(TrainingError):
+    """Another process of a training on several hosts was lost; a new start goes on with it."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again

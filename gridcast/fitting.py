@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,17 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from gridcast.assembly import coarsening
+from gridcast import hosts
+from gridcast.assembly import coarsening, places_of
+from gridcast.config import Config
 from gridcast.config.models import ReferenceModelConfig
 from gridcast.errors import ConfigError
 from gridcast.frames.fields import AMOUNTS, variables
-from gridcast.frames.places import random_place
 from gridcast.frames.streamed import StreamedFrames
 from gridcast.models import ForecastModel
 from gridcast.models.members import stacked
 from gridcast.models.window import Frozen
-from gridcast.preparation import Setup
-from gridcast.resuming import checkpoint_of, resumed
+from gridcast.opening import open_source
+from gridcast.preparation import Setup, prepare
+from gridcast.resuming import checkpoint_of, require_same_start, resumed
 from gridcast.training import checkpoints, loop
 from gridcast.training.batches import member_seed
 from gridcast.training.encoders import CHECKPOINTS
@@ -46,6 +47,7 @@ def compile_setup(
     """
     config = setup.config
     require_writer(config.train)
+    require_same_start(setup)
     models = _members(setup) if model is None else [model] * config.train.members
     graph, _, _, frozen, rest = nnx.split(models[0], nnx.Param, nnx.BatchStat, Frozen, ...)
     weights = stacked([Weights(*nnx.state(one, nnx.Param, nnx.BatchStat)) for one in models])
@@ -75,7 +77,7 @@ def compile_setup(
         teach_until=steps // 2 if getattr(config.model, "sampling", "none") == "scheduled" else 0,
         penalty=(config.train.l1, config.train.l2),
         noise=config.frames.augment.noise,
-        places=_places(setup),
+        places=places_of(config, setup.fields.inputs[0].grid),
         everywhere=config.frames.patches is not None,
         members=config.train.members,
         average=config.train.average,
@@ -87,7 +89,7 @@ def compile_setup(
     unit = jnp.ones((config.frames.leads, weight.shape[-1]), jnp.float32)
     if isinstance(setup.arrays.values, StreamedFrames):
         reach = config.frames.inputs - 1, first + config.frames.leads - 1
-        series = StreamedSeries(setup.arrays, weight, unit, *reach)
+        series = StreamedSeries(setup.arrays, weight, unit, *reach, layout, parts)
     else:
         series = layout.put(DeviceSeries(setup.arrays, weight, unit), "series")
     if loss_name(setup) != AMOUNTS:  # a log likelihood has no zero to be relative to
@@ -126,41 +128,6 @@ def _reference_loss(stepper: Stepper, series: loop.Series, weights: Weights, set
     return jnp.asarray(np.where(mean > 0, mean, 1.0), jnp.float32)
 
 
-def _places(setup: Setup) -> Callable[..., Any] | None:
-    """How patches, rolls and flips are drawn, if the config asks for any."""
-    frames, grid = setup.config.frames, setup.fields.inputs[0].grid
-    augment = frames.augment
-    if augment.roll and not grid.wraps:
-        raise ConfigError(
-            f"frames.augment.roll needs a grid that goes round the globe, found {grid}\n"
-            "  fix: frames.augment.roll: false"
-        )
-    if frames.patches is None and not augment.roll and not augment.flip:
-        return None
-    size = None if frames.patches is None else frames.patches.size
-    if size is not None:
-        _require_patches(setup, size)
-    return functools.partial(
-        random_place,
-        grid=grid.shape,
-        size=size,
-        step=coarsening(setup.config),
-        wraps=grid.wraps,
-        roll=augment.roll,
-        flip=tuple(augment.flip),
-        vectors=tuple(variable.vector for variable in variables(setup.config)),
-    )
-
-
-def _require_patches(setup: Setup, size: tuple[int, int]) -> None:
-    grid, step = setup.fields.inputs[0].grid, coarsening(setup.config)
-    if any(side > whole or side % step for side, whole in zip(size, grid.shape, strict=True)):
-        raise ConfigError(
-            f"frames.patches.size: {list(size)} does not fit\n"
-            f"  expected: multiples of {step}, at most {list(grid.shape)}"
-        )
-
-
 def fit_setup(
     setup: Setup,
     directory: Path,
@@ -183,19 +150,45 @@ def fit_setup(
       CheckpointError: a checkpoint cannot be written.
     """
     stepper, series, weights, frozen = compile_setup(setup, model, first=first)
-    config = setup.config.train
     if isinstance(setup.config.model, ReferenceModelConfig):
         return _untrained(setup, directory, weights)
+    last = _fit(setup, directory, stepper, series, weights, frozen, resume=resume)
+    return last()
+
+
+def take_part(config: Config, *, resume: bool) -> None:
+    """The training of a config in a process that does not write: its part of the steps.
+
+    Raises:
+      As `fit_setup`; LostProcessError: another process was lost.
+    """
+    setup = prepare(config, open_source(config))
+    _fit(setup, Path(str(config.output.directory)), *compile_setup(setup), resume=resume)
+
+
+def _fit(
+    setup: Setup,
+    directory: Path,
+    stepper: Stepper,
+    series: loop.Series,
+    weights: Weights,
+    frozen: Any,
+    *,
+    resume: bool,
+) -> Callable[[], checkpoints.Checkpoint]:
+    """Train; returns what makes the last checkpoint."""
+    config = setup.config.train
     validate = loop.validator(stepper, series, setup.validation_windows, config.batch_size)
     if resume:
         begin = resumed(setup, stepper, weights, directory)
     else:
         begin = loop.start(stepper, weights, validate)
+    hosts.require_same(
+        "an output.directory on a disk that all hosts share",
+        checkpoint=f"{begin.state.step} {begin.progress}",
+    )
 
-    def save(now: loop.Fit) -> None:
-        checkpoints.save(directory / CHECKPOINTS, pack(now))
-
-    def pack(now: loop.Fit) -> checkpoints.Checkpoint:
+    def packed(now: loop.Fit) -> Callable[[], checkpoints.Checkpoint]:
         groups = {
             "weights": now.state.weights,
             "optimizer": now.state.optimizer,
@@ -204,7 +197,13 @@ def fit_setup(
         }
         if now.state.average is not None:
             groups["average"] = now.state.average
-        return checkpoint_of(setup, int(now.state.step), groups, vars(now.progress))
+        groups = stepper.layout.fetch(groups)
+        return lambda: checkpoint_of(setup, int(now.state.step), groups, vars(now.progress))
+
+    def save(now: loop.Fit) -> None:
+        checkpoint = packed(now)
+        if hosts.writes():
+            checkpoints.save(directory / CHECKPOINTS, checkpoint())
 
     if not resume:  # before an epoch is spent it shows that checkpoints can be written
         save(begin)
@@ -216,9 +215,11 @@ def fit_setup(
         begin,
         config,
         save=save,
-        metrics=directory / "metrics.jsonl",
+        metrics=directory / "metrics.jsonl" if hosts.writes() else None,
     )
-    return pack(last)
+    checkpoint = packed(last)
+    hosts.leave()
+    return checkpoint
 
 
 def _untrained(setup: Setup, directory: Path, weights: Weights) -> checkpoints.Checkpoint:

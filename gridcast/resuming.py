@@ -1,4 +1,4 @@
-"""A training as a checkpoint describes it: all of it in, and on from there."""
+"""Where a training starts: alike in all processes, and where a checkpoint says it stood."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from gridcast import hosts
 from gridcast.config import config_from_dict
+from gridcast.config.models import ReferenceModelConfig
 from gridcast.errors import ConfigError, DataError
 from gridcast.preparation import Setup
 from gridcast.provenance import revision, versions
@@ -65,6 +67,28 @@ def resumed(setup: Setup, stepper: Stepper, weights: Weights, directory: Path) -
     best = checkpoints.fill(weights, saved.arrays["best"])
     return loop.Fit(
         stepper.layout.put(state, "state"), best, loop.Progress(**saved.about["position"])
+    )
+
+
+def require_same_start(setup: Setup) -> None:
+    """Raise where this process and another one could not train together.
+
+    Raises:
+      ConfigError: there is nothing to train, or settings, data or versions differ.
+    """
+    if not hosts.several():
+        return
+    if isinstance(setup.config.model, ReferenceModelConfig):
+        raise ConfigError(
+            f"--distributed: model.name: {setup.config.model.name} is fitted, and has no training "
+            "to share\n  fix: train without --distributed"
+        )
+    dates, grid = " ".join(map(str, setup.axis.times)), setup.fields.inputs[0].grid
+    hosts.require_same(
+        "the same config, overrides, data and packages on all hosts",
+        config=setup.config.model_dump_json(exclude={"output"}),
+        data=f"{setup.source.origin} {grid.digest} {dates}",
+        packages=str(versions()),
     )
 
 

@@ -24,6 +24,7 @@ ORDER = [
         "timeaxis",
         "grid",
         "accelerator",
+        "hosts",
         "cache",
         "compiled",
         "printing",

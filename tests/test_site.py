@@ -184,6 +184,8 @@ TESTED = {
     "data get": "test_cli_data.py::test_get_says_where_the_file_is_and_whom_to_cite",
     "data prepare": "test_streaming.py::test_the_command_prepares_a_store",
     "doctor": "test_look.py::test_a_healthy_machine_is_told_so",
+    "train --coordinator --distributed --process --processes": "test_hosts.py::"
+    "test_processes_learn_what_one_learns_and_one_of_them_writes",
     "forecast --leads --output --start": "test_cli_data.py::"
     "test_forecast_and_evaluate_pass_on_what_was_given",
     "pretrain": "test_crossval.py::test_pretrain_prints_where_the_encoder_is",

@@ -62,12 +62,20 @@ class StreamedFrames:
         return found if self.factor is None else found * self.factor
 
     def read(
-        self, dates: Int[np.ndarray, " date"], into: Float32[np.ndarray, "room lat lon variable"]
+        self,
+        dates: Int[np.ndarray, " date"],
+        into: Float32[np.ndarray, "room lat lon variable"],
+        rows: slice = slice(None),
     ) -> None:
         """Write the frames of these dates, each of them once and in order, to where `into` begins.
 
         Anomalies are taken in float64, so many at a time.
+
+        Args:
+          rows: of the grid; the others are neither read nor written.
         """
+        transforms = [transform.rows(rows) for transform in self.transforms]
         for part in blocks(dates.size, 4 * int(np.prod(self.shape[1:]))):
-            for k, (transform, one) in enumerate(zip(self.transforms, self.series, strict=True)):
-                into[: dates.size][part, ..., k] = transform.frames(one[dates[part]])[..., 0]
+            for k, (transform, one) in enumerate(zip(transforms, self.series, strict=True)):
+                frames = transform.frames(one[dates[part], rows])
+                into[: dates.size][part, rows, :, k] = frames[..., 0]

@@ -20,6 +20,7 @@ class Journal:
     """What was written after the checkpoint of a resumed run is dropped.
 
     Args:
+      path: None: nothing is written, as another process does.
       step: of this checkpoint.
       events: write the same numbers for TensorBoard.
 
@@ -27,14 +28,17 @@ class Journal:
       DataError: it cannot be written.
     """
 
-    def __init__(self, path: Path, step: int, *, events: bool = False):
+    def __init__(self, path: Path | None, step: int, *, events: bool = False):
+        self.path, self._events = path, None
+        if path is None:
+            return
         kept = []
         if step and path.exists():
             lines = path.read_text().splitlines()
             kept = [line for line in lines if _readable(line).get("step", step + 1) <= step]
-        self.path = path
         write_text(path, "".join(f"{line}\n" for line in kept))
-        self._events = Events(path.parent, step) if events else None
+        if events:
+            self._events = Events(path.parent, step)
 
     def steps(self, epoch: int, first: int, rows: Float[np.ndarray, "step logged"]) -> None:
         self._write(
@@ -51,6 +55,8 @@ class Journal:
             self._events.close()
 
     def _write(self, records: Iterable[dict[str, Any]]) -> None:
+        if self.path is None:
+            return
         records = list(records)
         text = "".join(strict_json(record) + "\n" for record in records)
         try:

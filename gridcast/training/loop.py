@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gridcast import hosts
 from gridcast.config.training import TrainConfig
 from gridcast.errors import TrainingError
 from gridcast.training.batches import epoch_batches
@@ -88,7 +89,7 @@ def fit(
     config: TrainConfig,
     *,
     save: Callable[[Fit], None],
-    metrics: Path,
+    metrics: Path | None,
 ) -> Fit:
     """Train until the epochs are over or validation has not improved for `patience` epochs.
 
@@ -96,7 +97,7 @@ def fit(
       windows: initial positions of the training windows of each member.
       begin: from `start`, or a checkpoint.
       save: called after each epoch, and once if a signal ends training early.
-      metrics: JSON lines, one for each step and each epoch.
+      metrics: JSON lines, one for each step and each epoch; None: of a process that writes none.
 
     Raises:
       TrainingError: too many steps of an epoch were skipped, as their loss, gradients or weights
@@ -128,9 +129,10 @@ def fit(
                 bar.update(right - left)
                 skipped += int((~np.isfinite(rows).all(axis=1)).sum())
                 _require_few(skipped, steps, epoch + 1)
-                if heard and right < steps:
+                if right < steps and (signum := _asked(heard)):
                     save(replace(_counted(now, skipped), state=state))
-                    end(heard[0])
+                    hosts.leave()
+                    end(signum)
             now = _counted(now, skipped)
             training_loss, validation_loss = _mean(losses), validate(state.delivered)
             now = _after_epoch(now, state, validation_loss, epoch + 1, config)
@@ -149,8 +151,9 @@ def fit(
                 )
             bar.epoch(epoch + 1, config.epochs, training_loss, validation_loss, now.progress)
             save(now)
-            if heard:
-                end(heard[0])
+            if signum := _asked(heard):
+                hosts.leave()
+                end(signum)
     return now
 
 
@@ -164,6 +167,11 @@ def _after_epoch(now: Fit, state: TrainState, loss: float, epoch: int, config: T
         progress = replace(progress, stale=progress.stale + 1)
     over = epoch >= config.epochs or progress.stale >= config.patience
     return Fit(state, best, replace(progress, finished=over))
+
+
+def _asked(heard: Sequence[int]) -> int:
+    """The signal that this process or another one has heard; 0: none."""
+    return hosts.agreed(heard[0] if heard else 0)
 
 
 def _counted(now: Fit, skipped: int) -> Fit:

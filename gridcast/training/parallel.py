@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
@@ -19,7 +20,9 @@ from gridcast.accelerator import each_member, jit, shards
 from gridcast.config import Config
 from gridcast.errors import ConfigError
 from gridcast.frames.windows import FrameSeries
+from gridcast.hosts import several
 from gridcast.training.series import DeviceSeries
+from gridcast.training.sharing import require_cells, require_windows, require_work_for_all
 from gridcast.training.state import TrainState
 
 AXES = ("data", "lat", "lon")
@@ -62,13 +65,38 @@ class Layout:
         outputs = tuple(self._where(kind) for kind in made.split())
         if len(outputs) == 1:
             (outputs,) = outputs
-        return jit(on_mesh, in_shardings=inputs, out_shardings=outputs, **arguments)
+        compiled = jit(on_mesh, in_shardings=inputs, out_shardings=outputs, **arguments)
+        if not several():
+            return compiled
+
+        def on_hosts(*values: Any) -> Any:
+            kinds = given.split()
+            return compiled(*(self.put(one, kind) for one, kind in zip(values, kinds, strict=True)))
+
+        return on_hosts
 
     def put(self, tree: Any, kind: str) -> Any:
-        """On the devices, laid out as its kind is: see `jit`."""
+        """On the devices, laid out as its kind is: see `jit`.
+
+        Of several processes, each has the whole tree and puts what its own devices hold.
+        """
         if self.mesh is None:
             return jax.tree.map(jnp.asarray, tree)
-        return jax.device_put(tree, self._where(kind))
+        where = self._where(kind)
+        if not several():
+            return jax.device_put(tree, where)
+        return jax.tree.map(_put_own, tree, jax.tree.broadcast(where, tree))
+
+    def fetch(self, tree: Any) -> Any:
+        """The tree, with all of each array within reach of this process; all must ask."""
+
+        def whole(leaf: Any) -> Any:
+            apart = isinstance(leaf, jax.Array) and not (
+                leaf.is_fully_addressable or leaf.is_fully_replicated
+            )
+            return multihost_utils.process_allgather(leaf, tiled=True) if apart else leaf
+
+        return jax.tree.map(whole, tree)
 
     def _where(self, kind: str) -> Any:
         """A tree that begins as those of this kind, with where each branch lies."""
@@ -107,6 +135,15 @@ class Layout:
 
 
 ONE_DEVICE = Layout()
+
+
+def _put_own(leaf: Any, where: NamedSharding) -> jax.Array:
+    """One array on the devices of several processes, unless it is there already."""
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return leaf
+    whole = np.asarray(leaf)
+    whole = whole.astype(jax.dtypes.canonicalize_dtype(whole.dtype), copy=False)
+    return jax.make_array_from_callback(whole.shape, where, lambda index: whole[index])
 
 
 def spread(initial: Int[Array, " batch"]) -> Int[Array, " filled"]:
@@ -159,7 +196,7 @@ def layout_of(
             f"{len(devices)}\n  fix: parallel.lat: 1 and parallel.lon: 1"
         )
     for axis, cells in zip(("lat", "lon"), grid, strict=True):
-        _require_cells(config, axis, cells, step)
+        require_cells(config, axis, cells, step)
     members, most = config.train.members, len(devices) // space
     data = parallel.data
     if data == "auto":
@@ -170,11 +207,12 @@ def layout_of(
             f"parallel.data: {data} times lat and lon needs {data * space} devices, found "
             f"{len(devices)}\n  fix: parallel.data: {most}"
         )
+    require_work_for_all(config, data, devices[: data * space])
     if data * space == 1:
         return ONE_DEVICE
     apart = data > 1 and not parallel.spatial and members > 1 and members % data == 0
     if not apart:
-        _require_windows(config, data, windows)
+        require_windows(config, data, windows)
     if data * space < len(devices):
         _log.warning("%d of %d devices are used", data * space, len(devices))
     shape = (data, parallel.lat, parallel.lon)
@@ -182,38 +220,3 @@ def layout_of(
     work = f"{members // data} members on each" if apart else f"batches shared by {data}"
     _log.info("%d devices: %s", data * space, work)
     return Layout(mesh, apart, whole)
-
-
-def _require_windows(config: Config, data: int, windows: int) -> None:
-    """Raise where a batch cannot be shared by so many."""
-    if data > windows:
-        raise ConfigError(
-            f"parallel.data: {data} devices for {windows} windows at a time\n"
-            f"  expected: a window for each\n  fix: parallel.data: {windows}, or a larger "
-            "train.batch_size"
-        )
-    if getattr(config.model, "norm", None) == "batch" and windows % data:
-        nearest = max(n for n in range(1, data) if windows % n == 0)
-        raise ConfigError(
-            f"model.norm: batch takes its moments over the batch, and {data} devices cannot share "
-            f"{windows} windows evenly\n  fix: parallel.data: {nearest}, or train.batch_size: "
-            f"{-(-windows // data) * data}"
-        )
-
-
-def _require_cells(config: Config, axis: str, cells: int, step: int) -> None:
-    """Raise where the grid cannot be shared by so many: cells beyond it would change results."""
-    asked = getattr(config.parallel, axis)
-    reach = getattr(config.model, "kernel", 1) // 2
-
-    def fits(parts: int) -> bool:
-        return parts == 1 or (cells % (parts * step) == 0 and cells // (parts * step) >= reach)
-
-    if not fits(asked):
-        nearest = max(n for n in range(1, asked) if fits(n))
-        whole = asked * step * max(round(cells / (asked * step)), reach)
-        raise ConfigError(
-            f"parallel.{axis}: {asked} devices cannot share {cells} cells evenly, of which the "
-            f"network joins {step} to one\n  expected: a multiple of {asked * step} cells\n"
-            f"  fix: parallel.{axis}: {nearest}, or a data.region with {whole} cells"
-        )

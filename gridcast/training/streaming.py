@@ -16,11 +16,14 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Float32, Int
 
 from gridcast.frames.streamed import StreamedFrames
 from gridcast.frames.windows import FrameSeries
+from gridcast.hosts import several
+from gridcast.training.parallel import ONE_DEVICE, Layout
 from gridcast.training.series import DeviceSeries, Stretch
+from gridcast.training.shares import own_rows, own_windows
 
 # Bytes of the frames of one stretch; of a step that needs more, those of the step.
 STRETCH = 2**24
@@ -37,6 +40,8 @@ class StreamedSeries(NamedTuple):
     Attributes:
       frames: of the whole series; `values` are `StreamedFrames`.
       past, ahead: frames that a window has before and after its initial position.
+      layout, parts: of what lies on which device, and of a batch. Of several processes, each reads
+        what its own devices need. The rest is NaN: were it used, the steps would not be finite.
     """
 
     frames: FrameSeries
@@ -44,6 +49,8 @@ class StreamedSeries(NamedTuple):
     scale: Float[Array, "lead target"]
     past: int
     ahead: int
+    layout: Layout = ONE_DEVICE
+    parts: int = 1
 
     def stretches(
         self, batches: Int[np.ndarray, "*member step batch"], first: int, most: int | None = None
@@ -91,15 +98,21 @@ class StreamedSeries(NamedTuple):
 
     def _dates(self, batches: np.ndarray, left: int, right: int) -> Int[np.ndarray, " date"]:
         """The positions of all frames of some steps, in order."""
-        initial = np.unique(batches[..., left:right, :])
-        return np.unique(initial[:, None] + np.arange(-self.past, self.ahead + 1))
+        return self._around(batches[..., left:right, :])
+
+    def _around(self, initial: Int[np.ndarray, "..."]) -> Int[np.ndarray, " date"]:
+        return np.unique(np.unique(initial)[:, None] + np.arange(-self.past, self.ahead + 1))
 
     def _stretch(self, batches: np.ndarray, left: int, right: int, rows: int, room: int) -> Stretch:
         dates = self._dates(batches, left, right)
-        frames = self.frames.values
+        frames, put = self.frames.values, jnp.asarray
         assert isinstance(frames, StreamedFrames)
         values = np.zeros((room, *frames.shape[1:]), np.float32)
-        frames.read(dates, values)
+        if several():
+            put = np.asarray  # each process has other parts of it, which `layout` puts together
+            self._read_own(frames, dates, batches[..., left:right, :], values)
+        else:
+            frames.read(dates, values)
         known = np.zeros((room, *self.frames.known.shape[1:]), np.float32)
         known[: dates.size] = self.frames.known[dates]
         month = np.ones(room, self.frames.month.dtype)
@@ -108,6 +121,20 @@ class StreamedSeries(NamedTuple):
         table = np.searchsorted(dates, batches[..., left:right, :])
         filler = np.repeat(table[..., :1, :], rows - (right - left), axis=-2)
         table = np.concatenate([table, filler], axis=-2).astype(batches.dtype)
-        few = FrameSeries(jnp.asarray(values), None, None, jnp.asarray(known), jnp.asarray(month))
+        few = FrameSeries(put(values), None, None, put(known), put(month))
         series = DeviceSeries(few, self.weight, self.scale)
         return Stretch(series, jnp.asarray(table), 0, right - left)
+
+    def _read_own(
+        self,
+        frames: StreamedFrames,
+        dates: Int[np.ndarray, " date"],
+        initial: Int[np.ndarray, "*member step batch"],
+        into: Float32[np.ndarray, "room lat lon variable"],
+    ) -> None:
+        """Of these dates' frames, what the devices of this process compute with."""
+        own = np.isin(dates, self._around(own_windows(self.layout, initial, self.parts)))
+        found = np.full((int(own.sum()), *into.shape[1:]), np.nan, np.float32)
+        frames.read(dates[own], found, own_rows(self.layout, into.shape[1]))
+        into.fill(np.nan)
+        into[: dates.size][own] = found
