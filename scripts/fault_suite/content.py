@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,16 +52,21 @@ def ocean() -> xr.DataArray:
 
 
 def run(folder: Path) -> Outcome:
+    return answered(folder, (None, folder))
+
+
+def answered(folder: Path, hows: Sequence[Path | None]) -> Outcome:
+    """Prepare each series in memory (None), and as a file in a folder."""
     plain = ocean()
     expected = setup_of(plain, folder, None)
     wrong: list[str] = []
     every = list(cases(plain))
     logging.getLogger("gridcast").setLevel(logging.ERROR)
     for case in every:
-        for how in (None, folder):
+        for how in hows:
             if problem := problem_of(case, how, expected):
                 wrong.append(f"{case.name}, {'in memory' if how is None else 'file'}: {problem}")
-    count = 2 * len(every)
+    count = len(hows) * len(every)
     return Outcome(count, count - len(wrong), wrong, _sound(expected) is None)
 
 
