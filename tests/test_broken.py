@@ -18,7 +18,7 @@ from fault_suite.breaks import BREAKS, Break
 from fault_suite.outcome import Outcome
 from fault_suite.parts import PARTS
 
-ONE = Break("a class", "one is two", "one.py", "x = 1", "x = 2", "a part")
+ONE = Break("a class", "one is two", "a part", "one.py", "x = 1", "x = 2")
 SEEN, UNSEEN = Outcome(3, 2, ["a: read otherwise"]), Outcome(3, 3, [])
 
 
@@ -85,6 +85,13 @@ def test_the_table_and_the_exit_code_say_which_break_was_not_noticed(monkeypatch
         monkeypatch.setattr(faults, "attempts", lambda breaks, found=found: iter(found))
         assert faults.main(["--broken", "trust"]) == code
         assert row in capsys.readouterr().out
+
+
+def test_what_does_not_end_is_stopped_and_finds_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(breaking, "LIMIT", 0.01)
+    assert breaking.outcome_of("the cache", BREAKS[0], tmp_path) == "not done after 0.01 s"
+    copied = (tmp_path / "copy" / "gridcast" / BREAKS[0].file).read_text()
+    assert copied == broken_text(BREAKS[0])
 
 
 @pytest.mark.family

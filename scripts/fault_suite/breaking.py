@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -44,27 +46,33 @@ def outcome_of(part: str, one: Break | None, folder: Path) -> Outcome | str:
     Returns:
       The outcome; or how the process ended that was to find it.
     """
-    copy, result = folder / "copy", folder / "outcome.json"
+    copy, result, said = folder / "copy", folder / "outcome.json", folder / "said.txt"
     for name in _COPIED:
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     if one is not None:
         (copy / "gridcast" / one.file).write_text(broken_text(one))
     (folder / "tried").mkdir()
     paths = os.pathsep.join([str(copy), str(copy / "scripts")])
-    try:
-        ended = subprocess.run(
-            [sys.executable, "-m", "fault_suite.parts", part, str(folder / "tried"), str(result)],
+    command = [sys.executable, "-m", "fault_suite.parts", part, folder / "tried", result]
+    with said.open("w") as file:
+        process = subprocess.Popen(
+            command,
             cwd=copy,
             env={**os.environ, "PYTHONPATH": paths},
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-            check=False,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
         )
-    except subprocess.TimeoutExpired:
-        return f"not done after {LIMIT} s"
+        try:
+            code = process.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            return f"not done after {LIMIT} s"
+        finally:  # with it all that it has started
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     if not result.exists():
-        return f"exit code {ended.returncode}: {ended.stderr[-500:]}"
+        return f"exit code {code}: {said.read_text()[-500:]}"
     return Outcome(**json.loads(result.read_text()))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,12 +51,8 @@ def ocean() -> xr.DataArray:
     return simulated_series("ocean", years=14, shape=(9, 18), seed=3)[0]
 
 
-def run(folder: Path) -> Outcome:
-    return answered(folder, (None, folder))
-
-
-def answered(folder: Path, hows: Sequence[Path | None]) -> Outcome:
-    """Prepare each series in memory (None), and as a file in a folder."""
+def run(folder: Path, *, files: bool = True) -> Outcome:
+    hows = (None, folder) if files else (None,)
     plain = ocean()
     expected = setup_of(plain, folder, None)
     wrong: list[str] = []
