@@ -223,6 +223,7 @@ NOT_RUN = {
     "python scripts/scaling.py": "minutes; what it counts: tests/test_parallel.py",
     "python scripts/faults.py": "long; its parts: tests/test_fault_suite.py",
     "python scripts/faults.py --readme": "long, and writes README; tests/test_fault_suite.py",
+    "python scripts/faults.py --broken": "minutes; that the breaks fit: tests/test_broken.py",
 }
 
 

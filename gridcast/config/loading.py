@@ -50,6 +50,7 @@ def load_config(path: str | FilePath, overrides: Sequence[str] = ()) -> Config:
         settings = read_settings(text)
     except Refused as refused:
         raise ConfigError(_report(origin, [(refused.mistake, None)])) from None
+    settings.lines.setdefault((), 1)  # a file without a single key has a first line all the same
     return _checked(settings, overrides, origin)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fault_suite import small
@@ -52,35 +52,38 @@ FAULTS: dict[str, tuple[int, Callable[[Path, random.Random], None]]] = {
 
 def run(folder: Path) -> Outcome:
     """Damage the newest checkpoint, then both, of a run that has ended."""
-    from gridcast.errors import CheckpointError
-    from gridcast.training.checkpoints import load_newest, saved
+    from gridcast.training.checkpoints import saved
 
-    tally, moments = Tally(), random.Random(0)
+    tally = Tally()
     config = small.write_experiment(folder / "experiment", train={"epochs": 2})
     whole = folder / "whole"
     code, said = small.command("train", config, f"output.directory={whole}")
+    tally.control(said[-300:] if code else None)
+    damaged_files(tally, whole / "checkpoints", folder / "damaged")
     older, newest = saved(whole / "checkpoints")[-2:]
-    steps = [int(path.name.removeprefix("step-")) for path in (older, newest)]
-    found = load_newest(whole / "checkpoints").step
-    tally.control(None if code == 0 and found == steps[1] else f"step {found}: {said[-300:]}")
-    at = folder / "damaged"
+    _commands(tally, folder, config, whole, [older.name, newest.name])
+    return tally.outcome
+
+
+def damaged_files(tally: Tally, directory: Path, at: Path) -> None:
+    """Damage each file of the newest checkpoint of a copy, then of both."""
+    from gridcast.training.checkpoints import load_newest, saved
+
+    moments = random.Random(0)
+    older, newest = saved(directory)[-2:]
+    names = older.name, newest.name
+    steps = [int(name.removeprefix("step-")) for name in names]
+    found = load_newest(directory).step
+    tally.control(None if found == steps[1] else f"step {found} is used, expected {steps[1]}")
     for name in sorted(path.name for path in newest.iterdir()):
         for fault, (times, damage) in FAULTS.items():
             for _ in range(times):
                 shutil.rmtree(at, ignore_errors=True)
-                shutil.copytree(whole / "checkpoints", at)
+                shutil.copytree(directory, at)
                 damage(at / newest.name / name, moments)
                 tally.check(f"{name} {fault}", lambda: _older_is_used(at, newest.name, steps[0]))
             damage(at / older.name / name, moments)
-            try:
-                load_newest(at)
-                wrong = "none is intact, and one is used"
-            except CheckpointError as error:
-                named = older.name in str(error) and newest.name in str(error)
-                wrong = None if named else f"does not name both: {error}"
-            tally.case(f"{name} {fault} in both", wrong)
-    _commands(tally, folder, config, whole, [older.name, newest.name])
-    return tally.outcome
+            tally.check(f"{name} {fault} in both", lambda: _none_is_used(at, names))
 
 
 def _older_is_used(at: Path, damaged: str, expected: int) -> str | None:
@@ -98,6 +101,18 @@ def _older_is_used(at: Path, damaged: str, expected: int) -> str | None:
     if step != expected:
         return f"step {step} is used, expected {expected}"
     return None if any(damaged in one for one in said) else "no warning names it"
+
+
+def _none_is_used(at: Path, names: Sequence[str]) -> str | None:
+    from gridcast.errors import CheckpointError
+    from gridcast.training.checkpoints import load_newest
+
+    try:
+        load_newest(at)
+    except CheckpointError as error:
+        named = all(name in str(error) for name in names)
+        return None if named else f"does not name both: {error}"
+    return "none is intact, and one is used"
 
 
 def _commands(tally: Tally, folder: Path, config: Path, whole: Path, names: list[str]) -> None:

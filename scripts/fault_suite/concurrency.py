@@ -8,6 +8,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -31,8 +33,8 @@ def run(folder: Path) -> Outcome:
     tally.control(said[-300:] if code else f"left: {left}" if left else None)
     _runs(tally, folder, config, whole)
     _stale(tally, folder, config, whole)
-    _readers(tally, folder)
-    _downloads(tally, folder / "cache")
+    readers(tally, folder)
+    downloads(tally, folder / "cache")
     return tally.outcome
 
 
@@ -46,7 +48,7 @@ with alone_in(Path(sys.argv[1])):
 """
 
 
-def _holder(config: Path, directory: Path) -> subprocess.Popen[str]:
+def holding(config: Path, directory: Path) -> subprocess.Popen[str]:
     """A process that holds a directory until a line comes."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(directory)],
@@ -63,19 +65,8 @@ def _holder(config: Path, directory: Path) -> subprocess.Popen[str]:
 def _runs(tally: Tally, folder: Path, config: Path, whole: Path) -> None:
     copy = folder / "held"
     shutil.copytree(whole, copy)
-    holder = _holder(config, copy)
-    named = (str(holder.pid), socket.gethostname(), str(copy))
-    commands = {
-        "a second run": ["train", config],
-        "a second run, resumed": ["train", "--resume", config],
-        "a cross-validation": ["crossval", config],
-        "a search of settings": ["tune", config, "tune.search={train.clip: [0.5]}"],
-    }
-    before = small.files(copy)
-    for name, command in commands.items():
-        code, said = small.command(*command, f"output.directory={copy}")
-        changed = None if small.files(copy) == before else "files of the first run have changed"
-        tally.case(name, small.refused(code, said, *named) or changed)
+    holder = holding(config, copy)
+    refused(tally, config, copy, holder)
     code, said = small.command("forecast", copy)  # reading is free
     tally.case("a forecast meanwhile", said[-300:] if code else None)
     holder.communicate("\n")
@@ -86,17 +77,44 @@ def _runs(tally: Tally, folder: Path, config: Path, whole: Path) -> None:
     # Two that start at once: one goes on, the other is refused.
     both = [small.start(config, folder / "both") for _ in range(2)]
     codes, texts = zip(*(small.ended(one) for one in both), strict=True)
-    refused = texts[codes.index(2)] if sorted(codes) == [0, 2] else ""
-    fine = "in use by another run" in refused
+    second = texts[codes.index(2)] if sorted(codes) == [0, 2] else ""
+    fine = "in use by another run" in second
     wrong = None if fine else f"exit codes {codes}: {texts[0][-200:]!r} {texts[1][-200:]!r}"
     tally.case("two that start at once", wrong or small.differs(folder / "both", whole))
+
+
+def refused(
+    tally: Tally,
+    config: Path,
+    directory: Path,
+    holder: subprocess.Popen[str],
+    only: Sequence[str] | None = None,
+) -> None:
+    """While one process holds a directory no other one writes there.
+
+    Args:
+      only: of these commands.
+    """
+    named = (str(holder.pid), socket.gethostname(), str(directory))
+    commands = {
+        "a second run": ["train", config],
+        "a second run, resumed": ["train", "--resume", config],
+        "a cross-validation": ["crossval", config],
+        "a search of settings": ["tune", config, "tune.search={train.clip: [0.5]}"],
+    }
+    before = small.files(directory)
+    for name in commands if only is None else only:
+        code, said = small.command(*commands[name], f"output.directory={directory}")
+        same = small.files(directory) == before
+        changed = None if same else "files of the first run have changed"
+        tally.case(name, small.refused(code, said, *named) or changed)
 
 
 def _stale(tally: Tally, folder: Path, config: Path, whole: Path) -> None:
     """Locks of processes that were killed are taken over, with a word; those of errors are gone."""
     directory = folder / "stale"
     shutil.copytree(whole, directory)
-    holder = _holder(config, directory)
+    holder = holding(config, directory)
     holder.kill()
     holder.communicate()
     (directory / f".forecast.nc.{holder.pid}.tmp").write_bytes(b"half")
@@ -137,10 +155,10 @@ for number in range(1, 100_000):
 """
 
 
-def _readers(tally: Tally, folder: Path) -> None:
+def readers(tally: Tally, folder: Path) -> None:
     """While a file and checkpoints are replaced all the time, each reading is of one version."""
     from gridcast.sources.netcdf import opened
-    from gridcast.training.checkpoints import load_newest
+    from gridcast.training.checkpoints import load_newest, saved, step_of
 
     path, checkpoints = folder / "a.nc", folder / "replaced"
     writer = subprocess.Popen(
@@ -165,15 +183,20 @@ def _readers(tally: Tally, folder: Path) -> None:
         return None if same else "two versions in one checkpoint"
 
     for number in range(READS):
+        time.sleep(0.05)  # for the writer to get on
         tally.check(f"reading {number}", read)
         tally.check(f"loading {number}", load)
     alive = writer.poll() is None
     writer.kill()
     writer.communicate()
-    tally.control(None if alive and len(seen) > 2 else "the file was not replaced meanwhile")
+    written = max(step_of(path) for path in saved(checkpoints))
+    # A writer that readers have stopped is a wrong answer, a slow one shows nothing.
+    tally.control(None if written > 2 or not alive else "nothing was replaced meanwhile")
+    tally.case("the writer", None if alive else "it has ended")
+    tally.case("versions of the file", None if len(seen) > 2 else f"{len(seen)} were read")
 
 
-def _downloads(tally: Tally, cache: Path) -> None:
+def downloads(tally: Tally, cache: Path) -> None:
     """Processes that ask for one data set at once: one fetches, all have the whole file."""
     code = (
         "import sys; from pathlib import Path; from gridcast.sources.download import download;"

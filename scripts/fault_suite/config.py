@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from fault_suite.mutants import MUTATIONS, mutant
 from fault_suite.outcome import Outcome
 from gridcast.config import Config, load_config
 from gridcast.errors import ConfigError, GridcastError
@@ -31,44 +31,33 @@ MUTANTS = 2000
 PREPARED = 10  # one in so many of those that are accepted
 LIMIT = 120  # seconds for one configuration
 
-TEXT = st.sampled_from(
-    ["[", "]", "{", "}", ": ", "- ", "\n", "\n  ", "*a", "&a ", "!!python/object/apply:os.abort ",
-     "'", '"', "null", "yes", "1e-3", "0", "-1", "---\n", "? ", "#", "\t", "|\n", ">\n", "<<: ",
-     "train:", "name: cnn_lstm", "true", "\\U99999999", "\x00", "é", "1:30", "0x1F", ".inf"]
-) | st.text(max_size=4)  # fmt: skip
-NUMBERS = st.sampled_from([0, -1, 1, 2, 3, 0.5, 1e-30, 1e30, 10**9, 10**25, float("nan")])
-WORDS = st.sampled_from(["", "sst", "lim", "mask", "drop", "1982", "../..", "/", "conv_lstm", "x"])
-VALUES = st.recursive(
-    st.none() | st.booleans() | NUMBERS | WORDS | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=2),
-    max_leaves=5,
-)
-SPLICES = st.tuples(st.just("splice"), st.floats(0, 1), st.integers(0, 12), TEXT)
-CHANGES = st.tuples(
-    st.sampled_from(["replace", "remove", "rename", "add"]), st.floats(0, 1), WORDS, VALUES
-)
-MUTATIONS = st.lists(SPLICES, min_size=1, max_size=3) | st.lists(CHANGES, min_size=1, max_size=3)
-
 
 def run(folder: Path) -> Outcome:
     wrong: list[str] = []
     with _without_data(folder):
         control = all(_accepted(path, folder) for path in SHIPPED)
         mutants = mutated(folder, MUTANTS, wrong)
-    bombs = 0
+    bombs = answered(folder, wrong)
+    return Outcome(mutants + bombs, mutants + bombs - len(wrong), wrong, control)
+
+
+def answered(folder: Path, wrong: list[str]) -> int:
+    """Read each of the files that are made to harm; `wrong` gets a line for each bad answer."""
+    tried = 0
     for name, content in bombs_of():
-        bombs += 1
+        tried += 1
         path = folder / "bomb.yaml"
         path.write_bytes(content)
         try:
             with time_limit(LIMIT):
                 load_config(path)
             wrong.append(f"{name}: accepted")
-        except ConfigError:
-            continue
+        except ConfigError as error:
+            if not placed(path, error):
+                wrong.append(f"{name}: refused without its line: {error}")
         except BaseException as error:
             wrong.append(f"{name}: {type(error).__name__}: {str(error)[:100]}")
-    return Outcome(mutants + bombs, mutants + bombs - len(wrong), wrong, control)
+    return tried
 
 
 def mutated(folder: Path, count: int, wrong: list[str], prepared: int = PREPARED) -> int:
@@ -101,43 +90,6 @@ def mutated(folder: Path, count: int, wrong: list[str], prepared: int = PREPARED
     return tried
 
 
-def mutant(origin: Path, mutations: list[tuple[Any, ...]]) -> tuple[str, set[str]]:
-    """The text of a config with mistakes, and the keys they are in; none if they are anywhere."""
-    text, keys = origin.read_text(), set[str]()
-    for how, where, first, second in mutations:
-        if how == "splice":
-            start = int(where * len(text))
-            text = text[:start] + second + text[start + first :]
-            return text, set()
-        tree = yaml.safe_load(text)
-        places = [place for place in _places(tree) if isinstance(place[0], dict)]
-        if not places:
-            continue
-        inner, key, around = places[min(int(where * len(places)), len(places) - 1)]
-        if how == "replace":
-            inner[key] = second
-        elif how == "remove":
-            del inner[key]
-        elif how == "rename":
-            inner[f"{key}{first}x"] = inner.pop(key)
-        else:
-            inner[first] = second
-        keys |= {str(key), first, *around}
-        text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
-    return text, keys
-
-
-def _places(tree: Any, around: tuple[str, ...] = ()) -> list[tuple[Any, Any, tuple[str, ...]]]:
-    """Each section with each of its keys, and the keys around it, from the outside in."""
-    pairs = tree.items() if isinstance(tree, dict) else enumerate(tree)
-    found = []
-    for key, value in pairs:
-        found.append((tree, key, around))
-        if isinstance(value, dict | list):
-            found += _places(value, (*around, str(key)))
-    return found
-
-
 def answer(path: Path, whole: bool, folder: Path, keys: set[str]) -> str | None:
     """What is wrong with how a config is answered; None: accepted, or refused with line and key.
 
@@ -150,7 +102,7 @@ def answer(path: Path, whole: bool, folder: Path, keys: set[str]) -> str | None:
             try:
                 config = load_config(path)
             except ConfigError as error:
-                if not re.match(rf"{re.escape(str(path))}:\d+: \S", str(error)):
+                if not placed(path, error):
                     return f"refused without its line: {error}"
                 named = not keys or any(key in str(error) for key in keys)
                 return None if named else f"refused without its key: {error}"
@@ -161,6 +113,11 @@ def answer(path: Path, whole: bool, folder: Path, keys: set[str]) -> str | None:
     except BaseException as error:
         return f"{type(error).__name__}: {str(error)[:200]}"
     return None
+
+
+def placed(path: Path, error: ConfigError) -> bool:
+    """Whether a refusal begins with the file and the line."""
+    return re.match(rf"{re.escape(str(path))}:\d+: \S", str(error)) is not None
 
 
 def _accepted(path: Path, folder: Path) -> bool:

@@ -22,6 +22,7 @@ from fault_suite.tally import Tally
 NAME = "crashes"
 KILLS, PER_RUN = 50, 5
 # Bytes in a file, and calls, at which a process is killed: each leaves the disk in another state.
+LINES = 500  # of a text
 SIZES = (0, 1, 2, 100, 500, 1_000, 3_000, 6_000, 9_000)
 POINTS = ("open", "fsync", "replace", "rename", "mkdir", "rmdir", "unlink", "close")
 
@@ -54,7 +55,7 @@ def killed_runs(tally: Tally, folder: Path, kills: int) -> None:
         tally.check(name, lambda at=at, wait=wait: _kill(config, at, whole, wait))
         if kill % PER_RUN == PER_RUN - 1 or kill == kills - 1:
             tally.check(f"the end of {at.name}", lambda at=at: _end(config, at, whole))
-    _signals(tally, config, folder, whole)
+    stopped_runs(tally, config, folder, whole)
 
 
 def _options(directory: Path) -> list[str]:
@@ -79,8 +80,16 @@ def _end(config: Path, directory: Path, whole: Path) -> str | None:
     return said[-300:] if code else small.differs(directory, whole)
 
 
-def _signals(tally: Tally, config: Path, folder: Path, whole: Path) -> None:
-    for number, expected in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+def stopped_runs(
+    tally: Tally,
+    config: Path,
+    folder: Path,
+    whole: Path,
+    signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
+) -> None:
+    """Stop runs as a user or a queue does, and let them go on to the end."""
+    for number in signals:
+        expected = 128 + number
         at = folder / number.name
 
         def stop(number: int = number, expected: int = expected, at: Path = at) -> str | None:
@@ -117,6 +126,10 @@ def every_operation(tally: Tally, folder: Path, only: Sequence[str] | None = Non
         assert found.arrays["weights"]["w"].tolist() == [found.about["value"]] * 99
         return found.about["value"]
 
+    def text_of(lines: list[str]) -> float:
+        assert len(lines) == LINES + 1
+        return float(np.unique(lines[:-1]).item())
+
     def field(value: float) -> xr.Dataset:
         return xr.Dataset({"a": (("time", "lat", "lon"), np.full((3, 40, 50), value))})
 
@@ -128,8 +141,8 @@ def every_operation(tally: Tally, folder: Path, only: Sequence[str] | None = Non
         "a checkpoint": (lambda at, v: save(at, checkpoint(int(v), v)), newest),
         "a checkpoint of the same step": (lambda at, v: save(at, checkpoint(7, v)), newest),
         "a text": (
-            lambda at, v: write_text(at / "t", f"{v}"),
-            lambda at: float((at / "t").read_text()),
+            lambda at, v: write_text(at / "t", f"{v}\n" * LINES),
+            lambda at: text_of((at / "t").read_text().split("\n")),
         ),
         "NetCDF": (lambda at, v: write_netcdf(field(v), at / "a.nc"), read),
     }

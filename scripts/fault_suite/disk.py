@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import builtins
 import errno
-import io
-import os
-import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import xarray as xr
 
 from fault_suite import small
+from fault_suite.failing import failing, limited
 from fault_suite.outcome import Outcome
 from fault_suite.tally import Tally
 
@@ -44,53 +39,6 @@ def run(folder: Path) -> Outcome:
     _forecasts(tally, folder, whole)
     _small_disks(tally, folder, config, whole)
     return tally.outcome
-
-
-@contextmanager
-def failing(below: Path, count: int, number: int) -> Iterator[list[int]]:
-    """Fail the operation of this number on files below a folder; yields what is left to count."""
-    left = [count]
-
-    def guard(function: Callable, concerns: Callable[..., bool]) -> Callable:
-        def call(*arguments: object, **named: object) -> object:
-            if concerns(*arguments, **named):
-                left[0] -= 1
-                if left[0] == -1:
-                    raise OSError(number, os.strerror(number))
-            return function(*arguments, **named)
-
-        return call
-
-    def inside(path: object, *_: object, **__: object) -> bool:
-        return isinstance(path, str | os.PathLike) and str(path).startswith(str(below))
-
-    def written(path: object, mode: str = "r", *_: object, **__: object) -> bool:
-        return inside(path) and bool(set(mode) & set("wax+"))
-
-    def absent(path: object, *_: object, **__: object) -> bool:
-        # Of a folder that is there the system says so, however full the disk is.
-        return inside(path) and not os.path.isdir(str(path))
-
-    always = guard(os.fsync, lambda *_: True)
-    with ExitStack() as stack:
-        for module in (io, builtins):
-            stack.enter_context(mock.patch.object(module, "open", guard(io.open, written)))
-        stack.enter_context(mock.patch.object(os, "fsync", always))
-        for name in ("replace", "rename"):
-            stack.enter_context(mock.patch.object(os, name, guard(getattr(os, name), inside)))
-        stack.enter_context(mock.patch.object(os, "mkdir", guard(os.mkdir, absent)))
-        yield left
-
-
-@contextmanager
-def _limited(size: int) -> Iterator[None]:
-    """No file may be larger."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def every_part(
@@ -146,7 +94,7 @@ def every_part(
             at = folder / f"{part}-{size}"
             at.mkdir(parents=True)
             write(at, 1.0)
-            with _limited(size):
+            with limited(size):
                 wrong = _kept(at, wanted, lambda at=at, write=write: write(at, 2.0))
             tally.case(f"{part}, files of {size} bytes at most", wrong)
 
@@ -190,7 +138,7 @@ def _whole_runs(tally: Tally, folder: Path, config: Path, whole: Path) -> None:
         tally.case(name, wrong or _whole_files(at, whole))
     for size in LIMITS:
         at = folder / f"run-size-{size}"
-        with _limited(size):
+        with limited(size):
             code, said = small.command("train", config, f"output.directory={at}")
         name = f"a run, files of {size} bytes at most"
         tally.case(name, small.refused(code, said, str(at)) or _whole_files(at, whole))

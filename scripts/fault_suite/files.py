@@ -32,14 +32,14 @@ def series(steps: int = 12, lat: int = 3, lon: int = 6) -> xr.Dataset:
     values = np.random.default_rng(steps).normal(15, 5, (steps, lat, lon)).astype(np.float32)
     values[:, 0, 1] = np.nan
     rows, columns = np.linspace(-60, 60, lat), np.arange(lon) * 360.0 / lon
-    return xr.Dataset(
-        {"sst": (("time", "lat", "lon"), values, {"units": "degC"})},
-        {
-            "time": xr.date_range("2000-01-01", periods=steps, freq="MS"),
-            "lat": ("lat", rows, {"units": "degrees_north"}),
-            "lon": ("lon", columns, {"units": "degrees_east"}),
-        },
-    )
+    # The field last, as most write it: a file that is cut off has all its coordinates.
+    coordinates = {
+        "time": xr.date_range("2000-01-01", periods=steps, freq="MS"),
+        "lat": ("lat", rows, {"units": "degrees_north"}),
+        "lon": ("lon", columns, {"units": "degrees_east"}),
+    }
+    field = ("time", "lat", "lon"), values, {"units": "degC"}
+    return xr.Dataset(coords=coordinates).assign(sst=field)
 
 
 @dataclass(frozen=True)

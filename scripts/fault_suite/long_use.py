@@ -30,16 +30,23 @@ def _handles() -> int:
 
 def run(folder: Path, forecasts: int = FORECASTS) -> Outcome:
     """Forecast from each date, some beyond the trained leads, from memory and from files."""
-    import jax
-
-    from gridcast.run import Run
-    from gridcast.sources.netcdf import open_frames, write_netcdf
-
     tally = Tally()
     config = small.write_experiment(folder / "experiment", train={"epochs": 1})
     whole = folder / "whole"
     code, said = small.command("train", config, f"output.directory={whole}")
     tally.control(said[-300:] if code else None)
+    used(tally, folder, config, whole, forecasts)
+    _loads(tally, whole, config.with_name("ocean.nc"))
+    return tally.outcome
+
+
+def used(tally: Tally, folder: Path, config: Path, whole: Path, forecasts: int) -> None:
+    """So many forecasts by one run leave the process as it was."""
+    import jax
+
+    from gridcast.run import Run
+    from gridcast.sources.netcdf import open_frames, write_netcdf
+
     path = config.with_name("ocean.nc")
     series = open_frames(path)
     trained = Run.load(whole)
@@ -74,20 +81,19 @@ def run(folder: Path, forecasts: int = FORECASTS) -> Outcome:
     tally.case("compiled programs", f"{len(compiled)} more" if compiled else None)
     again = trained.forecast(series, start="1961-01")
     tally.case("the first once more", None if again.equals(first) else "other values")
-    _loads(tally, whole, series)
-    return tally.outcome
 
 
-def _loads(tally: Tally, whole: Path, series: object) -> None:
+def _loads(tally: Tally, whole: Path, path: Path) -> None:
     """Runs that are loaded, used and left are not kept."""
     from gridcast.run import Run
+    from gridcast.sources.netcdf import open_frames
 
-    before = 0.0
+    series, before = open_frames(path), 0.0
     for number in range(2 * LOADED):
         if number == LOADED:
             gc.collect()
             before = _memory()
-        Run.load(whole).forecast(series, start="1961-01")  # type: ignore[arg-type]
+        Run.load(whole).forecast(series, start="1961-01")
     gc.collect()
     growth = (_memory() - before) / LOADED
     tally.case("runs that are left", None if growth < 3 else f"{growth:.1f} MiB more for each")

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -118,12 +118,26 @@ def server() -> Iterator[tuple[str, type[_Handler]]]:
 def run(folder: Path) -> Outcome:
     """Ask for each kind of answer; what is left has to be whole and recorded, or nothing."""
     tally = Tally()
+    answers(tally, folder)
+    changed(tally, folder / "changed")
+    tally.check("nobody listens", lambda: _fetch(folder / "nobody", "http://127.0.0.1:9/a.nc"))
+    tally.check("no such host", lambda: _fetch(folder / "host", "http://no.such.host.invalid/a.nc"))
+    return tally.outcome
+
+
+def answers(tally: Tally, folder: Path, only: Sequence[str] | None = None) -> None:
+    """What a server says.
+
+    Args:
+      only: of these faults.
+    """
     patch = mock.patch.dict(os.environ, {"NO_PROXY": "127.0.0.1"})
     # A minute of silence is waited for; here a second is.
     short = mock.patch("gridcast.sources.download._READ", 0.5)
     with patch, short, server() as (host, handler):
         tally.control(_fetch(folder / "control", f"{host}/good/a.nc", whole=True))
-        for name, (kind, most, whole) in FAULTS.items():
+        for name in FAULTS if only is None else only:
+            kind, most, whole = FAULTS[name]
             handler.asked.clear()
 
             def judge(kind: str = kind, most: int = most, whole: bool = whole) -> str | None:
@@ -132,9 +146,35 @@ def run(folder: Path) -> Outcome:
                 return wrong or (f"{asked} requests, at most {most}" if asked > most else None)
 
             tally.check(name, judge)
-    tally.check("nobody listens", lambda: _fetch(folder / "nobody", "http://127.0.0.1:9/a.nc"))
-    tally.check("no such host", lambda: _fetch(folder / "host", "http://no.such.host.invalid/a.nc"))
-    return tally.outcome
+
+
+def changed(tally: Tally, cache: Path) -> None:
+    """A file of the cache, or the record of its checksum, that is no longer what came."""
+    from gridcast.errors import DataError
+    from gridcast.sources.download import RECORD, download
+
+    with mock.patch.dict(os.environ, {"NO_PROXY": "127.0.0.1"}), server() as (host, _):
+
+        def again() -> Path:
+            return download(f"{host}/good/a.nc", cache / "set", cache=cache)
+
+        path = again()
+        tally.control(None if again() == path else "another path")
+        for name, file, content in (
+            ("a flipped bit", path, bytes([BODY[0] ^ 1]) + BODY[1:]),
+            ("cut off", path, BODY[:500]),
+            ("emptied", path, b""),
+            ("a damaged record", cache / RECORD, b"{"),
+        ):
+            whole = file.read_bytes()
+            file.write_bytes(content)
+            try:
+                again()
+                wrong = "it was taken"
+            except DataError as error:
+                wrong = None if str(file) in str(error) else f"an error without the file: {error}"
+            tally.case(f"in the cache, {name}", wrong)
+            file.write_bytes(whole)
 
 
 def _fetch(cache: Path, address: str, *, whole: bool = False) -> str | None:

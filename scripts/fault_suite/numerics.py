@@ -37,14 +37,14 @@ def run(folder: Path) -> Outcome:
     """Values of all sizes in the data of one step; then runs, checkpoints and forecasts."""
     tally = Tally()
     for number, (kind, sections) in enumerate(KINDS.items()):
-        _steps(tally, kind, small.write_experiment(folder / f"steps{number}", **sections))
+        steps(tally, kind, small.write_experiment(folder / f"steps{number}", **sections))
     config = small.write_experiment(folder / "experiment", train={"epochs": 2})
     _runs(tally, folder, config)
     _half_precision(tally, config)
     return tally.outcome
 
 
-def _steps(tally: Tally, kind: str, path: Path) -> None:
+def steps(tally: Tally, kind: str, path: Path) -> None:
     """A step whose data hold the value is not taken, or leaves all finite; the next one is."""
     import jax
     import jax.numpy as jnp
@@ -108,7 +108,6 @@ def _steps(tally: Tally, kind: str, path: Path) -> None:
 
 
 def _runs(tally: Tally, folder: Path, config: Path) -> None:
-    from gridcast.errors import TrainingError
     from gridcast.training import checkpoints
 
     def finite(directory: Path) -> str | None:
@@ -136,6 +135,18 @@ def _runs(tally: Tally, folder: Path, config: Path) -> None:
             )
 
         tally.check(" ".join(options), ends)
+    spoiled_weights(tally, folder, whole)
+
+
+def spoiled_weights(tally: Tally, folder: Path, whole: Path) -> None:
+    """What is not finite is not saved, and what was saved all the same gives no forecast.
+
+    Args:
+      whole: a run with a checkpoint.
+    """
+    from gridcast.errors import TrainingError
+    from gridcast.training import checkpoints
+
     saved = checkpoints.load_newest(whole / "checkpoints")
     for group in ("weights", "best", "optimizer"):
         for value in (np.nan, np.inf):
@@ -162,12 +173,12 @@ def _runs(tally: Tally, folder: Path, config: Path) -> None:
 
 
 def _spoiled(saved: Any, group: str, value: float, *, all_of: bool = False) -> Any:
-    """A checkpoint with one array of a group spoiled, or all."""
+    """A checkpoint with one number of a group spoiled, or all."""
     arrays = {name: dict(named) for name, named in saved.arrays.items()}
     floats = [n for n, array in arrays[group].items() if array.dtype.kind == "f"]
     for name in floats if all_of else floats[-1:]:
         array = arrays[group][name].copy()
-        array.reshape(-1)[:] = value
+        array.reshape(-1)[slice(None) if all_of else -1] = value
         arrays[group][name] = array
     return replace(saved, arrays=arrays)
 

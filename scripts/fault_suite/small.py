@@ -41,6 +41,18 @@ def write_experiment(folder: Path, **sections: dict[str, Any]) -> Path:
     return config
 
 
+def fitted(config: Path, directory: Path) -> Path:
+    """A run of which there are checkpoints only: its results take longer than its training."""
+    from gridcast.config import load_config
+    from gridcast.fitting import fit_setup
+    from gridcast.opening import open_source
+    from gridcast.preparation import prepare
+
+    loaded = load_config(config)
+    fit_setup(prepare(loaded, open_source(loaded)), directory, resume=False)
+    return directory
+
+
 def environment(config: Path) -> dict[str, str]:
     """That of a process: compiled programs are kept, dates are given."""
     compiled = {

@@ -12,6 +12,7 @@ import pickle
 import re
 import socket
 from collections.abc import Callable, Iterator
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from gridcast.training import checkpoints
 
 NAME = "trust"
 SECRET = "hunter2-do-not-tell"
+MARKUP = "<blink>"  # of a page, where what is not ours is not escaped
 PACKAGE = Path(gridcast.__file__).parent
 _CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "np.fromfile"}
 _MODULES = {"pickle", "marshal", "shelve", "dill", "joblib", "cloudpickle", "subprocess", "tarfile"}
@@ -128,7 +130,7 @@ def told(folder: Path) -> Iterator[tuple[str, str | None]]:
     """A whole run with nothing to train: what its files say of the machine and of who ran it."""
     home = folder / "home" / "alice"
     home.mkdir(parents=True)
-    data = home / "sea.nc"
+    data = home / f"sea{MARKUP}.nc"
     write_netcdf(
         simulated_series("ocean", years=14, shape=(9, 18))[0].drop_attrs().to_dataset(), data
     )
@@ -157,6 +159,9 @@ def told(folder: Path) -> Iterator[tuple[str, str | None]]:
     for path in sorted(p for p in directory.rglob("*") if p.is_file() and p.name not in of_user):
         found = [word for word in words if word in _text(path)]
         yield f"the output {path.name}", f"tells {', '.join(found)}" if found else None
+    page = (directory / "report.html").read_text()
+    named, raw = escape(data.name) in page, MARKUP in page
+    yield "markup in a name", "it is in the report" if raw else None if named else "no name told"
     about = json.loads(next(directory.rglob("about.json")).read_text())
     del about["config"]
     found = [word for word in words if word in json.dumps(about)]
