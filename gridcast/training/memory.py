@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gridcast.storage import free_memory
+from gridcast.scratch import free_memory
 
 _log = logging.getLogger("gridcast")
 
