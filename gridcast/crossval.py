@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from gridcast.calibrating import fit_run
-from gridcast.config import Config
+from gridcast.config import Config, dump_config
+from gridcast.drafts import write_text
 from gridcast.errors import ConfigError
 from gridcast.experiment import said, write_scores
 from gridcast.frames.splits import Splits, blocked_folds
@@ -18,9 +19,12 @@ from gridcast.labelling import label_forecast
 from gridcast.opening import Source, open_source
 from gridcast.output import clear, writing_to
 from gridcast.preparation import Setup, complete_series, prepare
+from gridcast.report.contents import BY_BLOCK, SETTINGS
 from gridcast.run import Run
 from gridcast.sources.netcdf import write_netcdf
+from gridcast.stages import stage
 from gridcast.timeaxis import TimeAxis, label
+from gridcast.verification.block_scores import block_scores
 from gridcast.verification.hindcast import Hindcast, joined
 from gridcast.verification.scores import score
 
@@ -40,12 +44,14 @@ def cross_validate(
       dataset: a series in memory to use in place of `data`.
 
     Returns:
-      The scores of each variable that is forecast, over all years. They, and the out-of-fold
-      forecasts of each block, are written into `output.directory`.
+      The scores of each variable that is forecast, over all years. They, those of each block, the
+      out-of-fold forecasts of each block and a report are written into `output.directory`.
 
     Raises:
       ConfigError, DataError: as `train`; or too few years for the folds.
     """
+    from gridcast.report.page import report_run  # matplotlib
+
     require_unlearned(config, "a cross-validation")
     config = config.with_directory("runs/crossval")
     directory = Path(str(config.output.directory))
@@ -55,6 +61,7 @@ def cross_validate(
         blocks = folds(config, axis)
         for path in directory.glob("hindcast_fold*.nc"):  # an earlier run may have had more folds
             path.unlink()
+        write_text(directory / SETTINGS, dump_config(config))
         made = []
         for number, splits in enumerate(blocks, 1):
             dates = axis.times[splits.test]
@@ -73,6 +80,12 @@ def cross_validate(
             write_netcdf(labelled, directory / f"hindcast_fold{number}.nc")
         scores = score(joined(made), run.fields, _about(run, config), config.verification)
         write_scores(scores, directory)
+        years = [" to ".join(label(axis.times[s.test][k])[:4] for k in (0, -1)) for s in blocks]
+        write_netcdf(
+            block_scores(made, years, run.fields, _about(run, config)), directory / BY_BLOCK
+        )
+        with stage("report"):
+            report_run(directory)
         _log.info("%s\nout-of-fold forecasts of all years are in %s", said(scores), directory)
     return scores
 

@@ -137,7 +137,29 @@ def test_the_command_writes_scores_and_the_forecasts_and_the_run_of_each_fold(cr
         *(f"fold{k}" for k in YEARS),
         *(f"hindcast_fold{k}.nc" for k in YEARS),
     }
+    assert {"report.html", "crossval.yaml", "scores_by_block.nc"} <= names
     assert "3 folds, each forecast by models of the others" in (crossed / "scores.csv").read_text()
+
+
+@pytest.mark.family
+def test_its_report_holds_the_scores_of_each_block_and_names_no_split(crossed, tmp_path):
+    found, whole = file_of(crossed, "scores_by_block"), file_of(crossed, "scores")
+    assert found["block"].values.tolist() == ["1950 to 1954", "1955 to 1959", "1960 to 1963"]
+    square = (found["sst_rmse"] ** 2).values
+    # Squares of the blocks, weighted by their dates, are those of all years; of the first four
+    # months there is no forecast.
+    dates = np.array([60 - 4, 60, 48])
+    pooled = np.sqrt(np.tensordot(dates / dates.sum(), square, axes=1))
+    np.testing.assert_allclose(pooled, whole["rmse"].values, rtol=1e-5)
+    output = tmp_path / "one.html"
+    assert main(["report", str(crossed), "--output", str(output)]) == 0
+    text = output.read_text()
+    assert output.read_bytes() == (crossed / "report.html").read_bytes()
+    shown = text[text.index("Block by block") :]
+    for value in found["sst_rmse"].sel(forecast="model", block="1955 to 1959").values:
+        assert f"{value:.3f}" in shown
+    assert "each block by a model of the other years" in text
+    assert "validated on" not in text
 
 
 @pytest.mark.family

@@ -87,7 +87,7 @@ def worst_and_best(subject: Subject, found: Cases | ClassCases | None, frame: Fr
     worst, best = found.extremes(_LISTED)
     if not worst:
         return None
-    kinds = list(zip(_KINDS, (worst, best), strict=True))
+    kinds: list[tuple[str, list[int]]] = list(zip(_KINDS, (worst, best), strict=True))
     if isinstance(found, ClassCases):
         score, head, what = found.rps, "RPS", "RPS"
     else:

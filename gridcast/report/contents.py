@@ -20,6 +20,8 @@ from gridcast.grid import Grid
 from gridcast.sources.netcdf import opened
 from gridcast.verification.tables import LEAD, headline
 
+# Of a cross-validation: its settings, and the scores of each block of years.
+SETTINGS, BY_BLOCK = "crossval.yaml", "scores_by_block.nc"
 _TITLE = "scores of forecasts of "
 _SCORES = re.compile(r"scores(?:_(\d+))?\.nc")
 _PATH = re.compile(r"(?<![\w.~:])/(?:[^\s/'\",;]+/)+([^\s/'\",;]*)")
@@ -35,6 +37,7 @@ class Contents:
       hindcast, forecast, observations: None where there is no such file.
       metrics: lines of the training log.
       indices: what each member forecasts; None where there is no such file.
+      blocks: the scores of each block of years; of a cross-validation only.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Contents:
     observations: xr.Dataset | None
     metrics: list[dict[str, Any]]
     indices: xr.Dataset | None = None
+    blocks: xr.Dataset | None = None
 
     @cached_property
     def source(self) -> str:
@@ -54,6 +58,14 @@ class Contents:
     @property
     def simulated(self) -> bool:
         return "simulated" in self.source
+
+    @property
+    def tested(self) -> str:
+        """The dates of the test."""
+        if self.blocks is None:
+            return str(self.config.splits.test)
+        years = self.blocks["block"].values.tolist()
+        return f"{', '.join(years)}: each block by a model of the other years"
 
     @property
     def settings(self) -> str:
@@ -127,7 +139,9 @@ def contents(directory: str | Path) -> Iterator[Contents]:
         for path in directory.glob("scores*.nc")
         if (found := _SCORES.fullmatch(path.name))
     }
-    settings = directory / "config.yaml"
+    settings = directory / SETTINGS
+    if not settings.is_file():
+        settings = directory / "config.yaml"
     if not numbered or not settings.is_file():
         raise DataError(
             f"{directory}: no run with scores\n  expected: config.yaml and scores.nc\n"
@@ -150,6 +164,7 @@ def contents(directory: str | Path) -> Iterator[Contents]:
             held("observations.nc"),
             _metrics(directory / "metrics.jsonl"),
             held("indices.nc"),
+            held(BY_BLOCK),
         )
 
 

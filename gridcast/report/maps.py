@@ -198,7 +198,7 @@ class Colours:
 def _places(first: float, last: float, room: float) -> list[float]:
     """Round degrees with at most so many steps between the ends."""
     locator = MaxNLocator(max(int(room), 1), steps=[1, 2, 3, 6, 10], min_n_ticks=1)
-    return locator.tick_values(first, last).tolist()
+    return [float(value) for value in locator.tick_values(first, last)]
 
 
 def _percentile(fields: list[Values], share: float) -> float:

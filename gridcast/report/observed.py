@@ -84,7 +84,7 @@ def _classes(run: Run, series: list[xr.DataArray], times: np.ndarray) -> dict[st
         about = {"units": "1", "long_name": f"class of {target.variable} that came, from 0"}
         values = np.where(seen, came[place, ..., i], np.nan).astype(np.float32)
         found[f"{target.variable}_class"] = xr.DataArray(values, coords, answer.dims, attrs=about)
-        coords["category"] = fields.classes.labels
+        coords["category"] = np.array(fields.classes.labels)
         about = {"units": "1", "long_name": f"share of classes of {target.variable} in training"}
         values = np.where(target.grid.mask, odds[..., i], np.nan).astype(np.float32)
         dims = ("time", "category", "lat", "lon")

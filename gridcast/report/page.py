@@ -131,6 +131,7 @@ def _column(subject: Subject, key: str, most: int) -> dict[str, Html | None]:
         "In words": joined(shared, sections.in_words(subject)),
         "What was trained": sections.about(subject),
         "Skill by lead": sections.skill(subject, key),
+        "Block by block": sections.blocks(subject),
         "Latest forecast": atlas.latest(subject, frame, key),
         "Where it is good": atlas.skill_maps(subject, frame),
         "Indices": sections.indices(subject, found, key),
@@ -159,7 +160,7 @@ def _side_by_side(subjects: list[Subject]) -> Html:
         groups.setdefault((one.variable, one.units, one.step, *metrics), []).append(one)
     parts = []
     for number, group in enumerate(groups.values()):
-        dates = {str(one.run.config.splits.test) for one in group}
+        dates = {one.run.tested for one in group}
         if len(dates) > 1:
             text = f"The test dates differ: {'; '.join(sorted(dates))}. Scores do not compare."
             parts.append(el("p", text, class_="note"))

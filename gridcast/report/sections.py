@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gridcast.html import Html, el, joined, table
+from gridcast.plots import with_units
 from gridcast.report.cases import Cases
 from gridcast.report.class_cases import ClassCases
 from gridcast.report.contents import Subject
@@ -15,6 +16,7 @@ from gridcast.report.pictures import (
 )
 from gridcast.report.series import plume_chart
 from gridcast.report.words import summary
+from gridcast.verification.hindcast import MODEL
 from gridcast.verification.tables import headline, title
 
 COLUMNS = 8  # leads of a table
@@ -38,9 +40,12 @@ def about(subject: Subject) -> Html:
         ],
         ["from and to", f"{config.frames.inputs} inputs, {config.frames.leads} leads"],
         ["one step", subject.step],
-        ["trained on", str(splits.train)],
-        ["validated on", str(splits.validation)],
-        ["tested on", f"{splits.test}, {dates} dates, the same at each lead"],
+        *(
+            [["trained on", str(splits.train)], ["validated on", str(splits.validation)]]
+            if subject.run.blocks is None
+            else []
+        ),
+        ["tested on", f"{subject.run.tested}, {dates} dates, the same at each lead"],
     ]
     lines = [joined(el("dt", name), el("dd", value)) for name, value in rows]
     return el("dl", *lines)
@@ -68,12 +73,33 @@ def _tables(subject: Subject) -> list[Html]:
         rows = []
         for name in map(str, scores["forecast"].values):
             values = scores[metric].sel(forecast=name).values[leads]
-            told = ["–" if np.isnan(v) else f"{v:.3f}" for v in values]  # noqa: RUF001
-            rows.append([title(scores, name), *told])
+            rows.append([title(scores, name), *map(_number, values)])
         units = str(scores[metric].attrs["units"])
         name = metric.upper().replace("_", " ") + ("" if units == "1" else f" [{units}]")
         found.append(table([f"{name}, lead", *head], rows))
     return found
+
+
+def blocks(subject: Subject) -> Html | None:
+    """The model's scores of each block of years, and of all; None of no cross-validation."""
+    found = subject.run.blocks
+    if found is None:
+        return None
+    leads = chosen_leads(found["lead"].size, COLUMNS)
+    tables = []
+    for metric in headline(subject.scores):
+        parts = found[f"{subject.variable}_{metric}"].sel(forecast=MODEL).values
+        every = subject.scores[metric].sel(forecast=MODEL).values
+        rows = [
+            [str(name), *(_number(value) for value in values[leads])]
+            for name, values in zip([*found["block"].values, "all"], [*parts, every], strict=True)
+        ]
+        units = str(subject.scores[metric].attrs["units"])
+        head = with_units(metric.upper().replace("_", " "), units)
+        tables.append(
+            table([f"{head}, lead", *(str(found["lead"].values[k]) for k in leads)], rows)
+        )
+    return joined(*tables)
 
 
 def certainty(subject: Subject, key: str) -> Html | None:
@@ -110,3 +136,7 @@ def settings(subject: Subject) -> Html:
 def chosen_leads(count: int, most: int) -> list[int]:
     """Places of some leads, the first and the last among them."""
     return sorted({round(k) for k in np.linspace(0, count - 1, min(most, count))})
+
+
+def _number(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.3f}"  # noqa: RUF001

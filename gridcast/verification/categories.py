@@ -144,14 +144,14 @@ class ClassSums(NamedTuple):
 
 def class_sums(pairs: CategoryPairs) -> ClassSums:
     """Sum the scores of each window over area: 0 where no class is known."""
-    totals = np.zeros((3, *pairs.verified.shape))
+    rps, hits, area = (np.zeros(pairs.verified.shape) for _ in range(3))
     for lead in range(pairs.leads):
-        probability, occurred, area = pairs.at(lead)
+        probability, occurred, cells = pairs.at(lead)
         window = np.nonzero(pairs.counted(lead))[0]
-        scores = (_rps(probability, occurred), _hit(probability, occurred), np.ones(area.size))
-        for total, score in zip(totals, scores, strict=True):
-            total[:, lead] = np.bincount(window, area * score, minlength=len(total))
-    return ClassSums(*totals)
+        scores = (_rps(probability, occurred), _hit(probability, occurred), np.ones(cells.size))
+        for total, score in zip((rps, hits, area), scores, strict=True):
+            total[:, lead] = np.bincount(window, cells * score, minlength=len(total))
+    return ClassSums(rps, hits, area)
 
 
 class Reliability(NamedTuple):

@@ -43,4 +43,5 @@ def compare_classes(first: ClassSums, second: ClassSums) -> ClassComparison:
         )
         return ours[0] - theirs[0], 1 - ratio(ours[0], theirs[0]), ours[1] - theirs[1]
 
-    return ClassComparison(*intervals(statistics, 3, dates, length), length)
+    rps, skill, hits = intervals(statistics, 3, dates, length)
+    return ClassComparison(rps, skill, hits, length)

@@ -152,8 +152,10 @@ def compare(
             ours.acc[:, 0],
         )
 
-    found = intervals(statistics, 3, dates, length, resamples=resamples, level=level, seed=seed)
-    return Comparison(*found, length)
+    difference, skill, correlation = intervals(
+        statistics, 3, dates, length, resamples=resamples, level=level, seed=seed
+    )
+    return Comparison(difference, skill, correlation, length)
 
 
 def intervals(
