@@ -16,7 +16,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import jax
@@ -74,22 +74,45 @@ def joined(
       ConfigError: they do not meet there, or there is no cluster that JAX knows.
       LostProcessError: another process was lost.
     """
-    with _witness() as last_word:
-        last_word(_NOT_MET)
+    witness = Witness()
+    witness.last_word(_NOT_MET)
+    grace = 0
+    try:
         _meet(coordinator, processes, process)
-        last_word(f"error: {_LOST}")
-        try:
-            yield
-        except BaseException as error:
-            lost = isinstance(error, Exception) and bool(_BROKEN.search(str(error)))
-            lost = lost and not isinstance(error, GridcastError)
-            found = LostProcessError(f"{_LOST}\n  found: {str(error)[:200]}") if lost else error
-            _do_not_wait(found, GRACE_OF_FIRST if writes() else GRACE)
-            last_word("")
-            if found is error:
-                raise
-            raise found from error
-        last_word("")
+        witness.last_word(f"error: {_LOST}")
+        grace = GRACE_OF_FIRST if writes() else GRACE
+        yield
+    except BaseException as error:
+        found = error
+        if _BROKEN.search(str(error)) and not isinstance(error, GridcastError):
+            found = LostProcessError(f"{_LOST}\n  found: {str(error)[:200]}")
+        if jax.distributed.is_initialized():
+            atexit.register(_end, found, grace, witness)
+        else:
+            witness.dismiss()
+        if found is error:
+            raise
+        raise found from error
+    witness.dismiss()
+
+
+class Witness:
+    """A process that prints the last word it was given if this one ends without dismissing it."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-S", "-E", "-c", _WITNESS]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+
+    def last_word(self, text: str) -> None:
+        pipe = self.process.stdin
+        assert pipe is not None
+        with contextlib.suppress(OSError):  # it may have been stopped with all others
+            pipe.write(text.replace("\n", "\0").encode() + b"\n")
+            pipe.flush()
+
+    def dismiss(self) -> None:
+        self.last_word("")
+        self.process.communicate()
 
 
 def several() -> bool:
@@ -153,7 +176,6 @@ def _meet(coordinator: str | None, processes: int | None, process: int | None) -
         )
         number, count = jax.process_index(), jax.process_count()
     except (ValueError, RuntimeError, OSError, ImportError) as error:
-        _do_not_wait(error)
         if coordinator is not None:
             raise ConfigError(
                 f"--distributed: process {process} of {processes} cannot meet the others at "
@@ -172,34 +194,16 @@ def _meet(coordinator: str | None, processes: int | None, process: int | None) -
         _log.setLevel(logging.WARNING)
 
 
-@contextmanager
-def _witness() -> Iterator[Callable[[str], None]]:
-    """A process that prints the last word it was given if this one ends without taking it back."""
-    with subprocess.Popen(
-        [sys.executable, "-S", "-E", "-c", _WITNESS], stdin=subprocess.PIPE, start_new_session=True
-    ) as witness:
-        assert witness.stdin is not None
-        pipe = witness.stdin
-
-        def last_word(text: str) -> None:
-            with contextlib.suppress(OSError):  # it may have been stopped with all others
-                pipe.write(text.replace("\n", "\0").encode() + b"\n")
-                pipe.flush()
-
-        try:
-            yield last_word
-        finally:
-            last_word("")
-
-
-def _do_not_wait(error: BaseException, grace: float = 0) -> None:
-    """End when Python does, though others are connected: JAX would wait for them to end as well.
+def _end(error: BaseException, grace: float, witness: Witness) -> None:
+    """End at once, when Python does: JAX would wait for the others to end as well.
 
     Args:
-      grace: seconds to stay after an error that the others may find as well.
+      error: what has been said already.
+      grace: seconds to stay after a mistake that the others may find as well.
     """
-    if not jax.distributed.is_initialized():
-        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    witness.dismiss()
     code = 1
     if isinstance(error, GridcastError):
         code = error.exit_code
@@ -207,12 +211,6 @@ def _do_not_wait(error: BaseException, grace: float = 0) -> None:
         code = 130
     elif isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else 0
-
-    def end() -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        if code == GridcastError.exit_code:
-            time.sleep(grace)
-        os._exit(code)
-
-    atexit.register(end)
+    if code == GridcastError.exit_code:
+        time.sleep(grace)
+    os._exit(code)

@@ -350,13 +350,13 @@ def test_without_a_cluster_an_address_is_asked_for():
 WITNESSED = """
 import os
 from gridcast import hosts
-with hosts._witness() as last_word:
-    last_word("two lines\\nof a last word")
-    {then}
+witness = hosts.Witness()
+witness.last_word("two lines\\nof a last word")
+{then}
 """
 
 
-@pytest.mark.parametrize(("then", "said"), [("os.abort()", True), ("pass", False)])
+@pytest.mark.parametrize(("then", "said"), [("os.abort()", True), ("witness.dismiss()", False)])
 def test_a_process_that_is_ended_from_outside_has_a_last_word(then, said):
     done = alone(WITNESSED.format(then=then))
     assert (done.returncode != 0) == said
