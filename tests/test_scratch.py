@@ -16,14 +16,14 @@ import pytest
 import xarray as xr
 
 from gridcast import scratch
-from gridcast.errors import DataError
+from gridcast.errors import ConfigError, DataError
 from gridcast.labelling import _places
 from gridcast.report.cases import cases
 from gridcast.report.contents import contents
 from gridcast.report.observed import observations
 from gridcast.run import Run
 from gridcast.scratch import blocks, kept, lead_blocks, room
-from gridcast.sources.netcdf import write_netcdf
+from gridcast.sources.netcdf import write_netcdf, write_zarr
 from gridcast.verification.calibration import pit_histogram, rank_histogram
 from gridcast.verification.ensembles import EnsemblePairs, NormalPairs, crps, crps_map, spread
 from gridcast.verification.field_significance import field_test
@@ -216,6 +216,40 @@ def test_observations_of_many_dates_are_written_in_parts(run, small, tmp_path):
         assert two.dimensions["time"].isunlimited()
     ours, theirs = (xr.load_dataset(tmp_path / f"{name}.nc") for name in ("found", "whole"))
     xr.testing.assert_equal(ours, theirs)
+
+
+def test_a_forecast_as_zarr_holds_what_netcdf_holds_and_appears_whole(run, tmp_path, monkeypatch):
+    forecast = run.forecast()
+    write_netcdf(forecast, tmp_path / "one.nc")
+    write_zarr(forecast, tmp_path / "one.zarr")
+    options = {"decode_times": False, "mask_and_scale": False}
+    zarr = {"engine": "zarr", "consolidated": False}
+    file = xr.load_dataset(tmp_path / "one.nc", **options)
+    directory = xr.load_dataset(tmp_path / "one.zarr", **zarr, **options)
+    xr.testing.assert_equal(directory, file)
+    assert directory.attrs == file.attrs
+    for name, variable in file.variables.items():
+        found, wanted = ({**one.attrs, "_FillValue": 0} for one in (directory[name], variable))
+        assert found == wanted, name
+    write_zarr(forecast.isel(forecast_period=[0]), tmp_path / "one.zarr")  # replaced, not added to
+    again = xr.load_dataset(tmp_path / "one.zarr", **zarr)
+    assert again.sizes["forecast_period"] == 1
+
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(xr.Dataset, "to_zarr", fail)
+        with pytest.raises(DataError, match="No space left"):
+            write_zarr(forecast, tmp_path / "one.zarr")
+    xr.testing.assert_identical(xr.load_dataset(tmp_path / "one.zarr", **zarr), again)
+    (tmp_path / "other.zarr").mkdir()
+    with pytest.raises(DataError, match="something else already"):
+        write_zarr(forecast, tmp_path / "other.zarr")
+    monkeypatch.setattr("gridcast.sources.netcdf.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"gridcast\[stream\]"):
+        write_zarr(forecast, tmp_path / "new.zarr")
+    assert {path.name for path in tmp_path.iterdir()} == {"one.nc", "one.zarr", "other.zarr"}
 
 
 @pytest.mark.parametrize("nbytes", [2**30, 8])
