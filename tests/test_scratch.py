@@ -191,6 +191,8 @@ def test_the_report_s_cases_are_the_same_from_blocks(trained, small):
         whole = cases(run.subjects()[0])
         small(4000)
         found = cases(run.subjects()[0])
+    assert whole is not None
+    assert found is not None
     assert len(whole.rmse) > 8
     for name in ("initial", "valid", "rmse", "normal"):
         np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
@@ -262,8 +264,9 @@ def test_a_forecast_that_is_wrong_is_found_in_any_block(small, nbytes, wrong):
     values[1, 0, 0, 0] = wrong  # off the mask
     assert _places(values, mask, 1e6) is None  # the control
     values[3, 1, 2, 4] = values[5, 0, 1, 1] = wrong
-    first, count = _places(values, mask, 1e6)
-    assert (first.tolist(), count) == ([3, 1, 2, 4], 2)
+    found = _places(values, mask, 1e6)
+    assert found is not None
+    assert (found[0].tolist(), found[1]) == ([3, 1, 2, 4], 2)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="Linux tells what is mapped")
