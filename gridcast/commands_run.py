@@ -23,7 +23,11 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="steps ahead; default: as trained",
     )
     parser.add_argument("--start", metavar="DATE", help="last date to use; default: of the data")
-    parser.add_argument("--output", metavar="FILE", help="default: in the run's directory")
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help="NetCDF, or zarr for a name.zarr; default: in the run's directory",
+    )
     parser.set_defaults(run=_forecast)
 
     parser = commands.add_parser(

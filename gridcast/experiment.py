@@ -24,7 +24,7 @@ from gridcast.preparation import Setup, prepare
 from gridcast.report.member_indices import member_indices
 from gridcast.report.observed import observations
 from gridcast.run import Run
-from gridcast.sources.netcdf import write_netcdf
+from gridcast.sources.netcdf import write_netcdf, write_zarr
 from gridcast.stages import stage, timed
 from gridcast.timeaxis import label
 from gridcast.training.loop import STEPS_PER_CALL
@@ -181,14 +181,14 @@ def run_forecast(
     start: str | None,
     output: str | None,
 ) -> Path:
-    """Forecast with a trained run and write NetCDF; returns its path."""
+    """Forecast with a trained run and write NetCDF, or a name.zarr; returns its path."""
     with timed() as times:
         run = Run.load(directory)
         forecast = run.forecast(data, leads=leads, start=start)
         date = label(forecast["forecast_reference_time"].values[-1])
         path = Path(output) if output else run.directory / f"forecast_{date}.nc"
         with stage("writing"):
-            write_netcdf(forecast, path)
+            (write_zarr if path.suffix == ".zarr" else write_netcdf)(forecast, path)
     _log.info("%s", times)
     return path
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from gridcast.errors import ConfigError, DataError
 from gridcast.frames.fields import AMOUNTS, Fields
 from gridcast.frames.transform import FrameTransform
 from gridcast.grid import Grid
-from gridcast.scratch import kept
+from gridcast.scratch import blocks, kept
 from gridcast.sources.units import family
 from gridcast.sources.values import is_difference
 from gridcast.timeaxis import TimeAxis, label
@@ -123,22 +123,34 @@ def _require_sound(
     """
     for i, (name, variable) in enumerate(dataset.data_vars.items()):
         target = fields.targets[i % len(fields.targets)]  # values of all, then deviations of all
-        wrong = ~np.isfinite(variable.values) & target.grid.mask
-        what = "not finite"
-        if not wrong.any() and fields.classes is None:
-            far = (scaled[..., i] > _BEYOND) | (scaled[..., i] < -_BEYOND)
-            wrong = far & target.grid.mask
+        wrong, what = _places(variable.values, target.grid.mask, np.inf), "not finite"
+        if wrong is None and fields.classes is None:
+            wrong = _places(scaled[..., i], target.grid.mask, _BEYOND)
             what = "beyond a million standard deviations"
-        if wrong.any():
-            window, lead, *_, row, column = np.argwhere(wrong)[0]
+        if wrong is not None:
+            (window, lead, *_, row, column), count = wrong
             when = label(dataset["time"].values[window, lead])
             raise DataError(
-                f"the forecast of {name} is {what} in {int(wrong.sum())} places, the first for "
+                f"the forecast of {name} is {what} in {count} places, the first for "
                 f"{when} at {target.grid.lat[row]:g}N {target.grid.lon[column]:g}E\n"
                 "  expected: a number in every cell of the mask; no file is written\n"
                 "  fix: look for extreme values in the last frames of the data; or train with a "
                 "smaller train.learning_rate, or another data.transform"
             )
+
+
+def _places(
+    values: Float[np.ndarray, "window ..."], mask: Bool[np.ndarray, "lat lon"], bound: float
+) -> tuple[np.ndarray, int] | None:
+    """Where values inside the mask are first not below a bound, and how many; None: nowhere."""
+    first, count = None, 0
+    for part in blocks(len(values), 4 * values[:1].nbytes):
+        wrong = ~(np.abs(values[part]) < bound) & mask
+        if first is None and wrong.any():
+            first = np.argwhere(wrong)[0]
+            first[0] += part.start
+        count += int(wrong.sum())
+    return None if first is None else (first, count)
 
 
 def valid_times(axis: TimeAxis, initial: Int[np.ndarray, " window"], leads: int) -> np.ndarray:

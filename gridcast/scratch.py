@@ -81,7 +81,7 @@ def _put(found: dict[str, Any], made: dict[str, Any], part: slice, size: int) ->
         if name not in found:
             found[name] = room((size, *one.shape[1:]), one.dtype)
         found[name][part] = one
-    _let_go()
+        _let_go()
 
 
 def _let_go() -> None:
@@ -113,6 +113,9 @@ def room(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
             mapped = np.memmap(file, dtype, "r+", shape=order)
+            if hasattr(mmap, "MADV_RANDOM"):
+                # Else rows of all windows, asked for, would bring whole fields into memory.
+                mapped._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
             _MAPPED[id(mapped)] = mapped._mmap  # type: ignore[attr-defined]
     except OSError as error:
         raise DataError(

@@ -1,7 +1,7 @@
 """Whether a series four times as large as the memory allowed is prepared, trained and verified.
 
     python scripts/larger_than_memory.py                 # 4 GiB of data in 1 GiB of memory
-    python scripts/larger_than_memory.py --memory 1024   # 4 GiB in 1 GiB
+    python scripts/larger_than_memory.py --memory 1536   # 6 GiB in 1.5 GiB
 
 A made-up sea is written as yearly NetCDF files, prepared by `gridcast data prepare`, and trained on
 for one epoch, forecast and verified by `gridcast train`, each in a process of its own. Its peak of
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 ROWS, COLUMNS, FIRST, RATIO = 360, 720, 1981, 4
 CONFIG = """\
 data: {{path: '{files}'}}
-frames: {{inputs: 2, leads: 2, climatology: {{harmonics: 2}}, patches: {{size: [64, 64]}}}}
+frames: {{inputs: 1, leads: 1, climatology: {{harmonics: 2}}, patches: {{size: [64, 64]}}}}
 splits: {{train: [{first}, {train}], validation: ['{last}-01', '{last}-02'],
   test: ['{last}-04', '{last}-05']}}
 model: {{name: conv_lstm, hidden: [4], downsample: 4}}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 
 import netCDF4
 import numpy as np
@@ -15,10 +16,14 @@ import pytest
 import xarray as xr
 
 from gridcast import scratch
-from gridcast.errors import DataError
+from gridcast.errors import ConfigError, DataError
+from gridcast.labelling import _places
+from gridcast.report.cases import cases
+from gridcast.report.contents import contents
+from gridcast.report.observed import observations
 from gridcast.run import Run
 from gridcast.scratch import blocks, kept, lead_blocks, room
-from gridcast.sources.netcdf import write_netcdf
+from gridcast.sources.netcdf import write_netcdf, write_zarr
 from gridcast.verification.calibration import pit_histogram, rank_histogram
 from gridcast.verification.ensembles import EnsemblePairs, NormalPairs, crps, crps_map, spread
 from gridcast.verification.field_significance import field_test
@@ -178,6 +183,108 @@ def test_a_run_is_verified_in_blocks_as_in_one_go(run, small):
         if name in whole:
             np.testing.assert_allclose(found[name], whole[name], rtol=1e-4, atol=1e-6, err_msg=name)
     assert not np.shares_memory(again["sst"].values, labelled["sst"].values)
+
+
+def test_the_report_s_cases_are_the_same_from_blocks(trained, small):
+    """And no array of all dates is asked for."""
+    with contents(trained.directory) as run:
+        whole = cases(run.subjects()[0])
+        small(4000)
+        found = cases(run.subjects()[0])
+    assert whole is not None
+    assert found is not None
+    assert len(whole.rmse) > 8
+    for name in ("initial", "valid", "rmse", "normal"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
+    for ours, theirs in zip(found.indices, whole.indices, strict=True):
+        assert ours.name == theirs.name
+        np.testing.assert_array_equal(ours.observed, theirs.observed)
+        np.testing.assert_array_equal(ours.forecast, theirs.forecast)
+
+
+def test_observations_of_many_dates_are_written_in_parts(run, small, tmp_path):
+    """A part needs a record dimension; small files are as they were."""
+    _, hindcast = run.verify()
+    whole = observations(run, None, hindcast)
+    small(9000)
+    found = observations(run, None, hindcast)
+    for name, one in (("whole", whole), ("found", found)):
+        write_netcdf(one, tmp_path / f"{name}.nc")
+    with (
+        netCDF4.Dataset(tmp_path / "whole.nc") as one,
+        netCDF4.Dataset(tmp_path / "found.nc") as two,
+    ):
+        assert not one.dimensions["time"].isunlimited()
+        assert two.dimensions["time"].isunlimited()
+    ours, theirs = (xr.load_dataset(tmp_path / f"{name}.nc") for name in ("found", "whole"))
+    xr.testing.assert_equal(ours, theirs)
+
+
+def test_a_forecast_as_zarr_holds_what_netcdf_holds_and_appears_whole(run, tmp_path, monkeypatch):
+    forecast = run.forecast()
+    write_netcdf(forecast, tmp_path / "one.nc")
+    write_zarr(forecast, tmp_path / "one.zarr")
+    options = {"decode_times": False, "mask_and_scale": False}
+    zarr = {"engine": "zarr", "consolidated": False}
+    file = xr.load_dataset(tmp_path / "one.nc", **options)
+    directory = xr.load_dataset(tmp_path / "one.zarr", **zarr, **options)
+    xr.testing.assert_equal(directory, file)
+    assert directory.attrs == file.attrs
+    for name, variable in file.variables.items():
+        found, wanted = ({**one.attrs, "_FillValue": 0} for one in (directory[name], variable))
+        assert found == wanted, name
+    write_zarr(forecast.isel(forecast_period=[0]), tmp_path / "one.zarr")  # replaced, not added to
+    again = xr.load_dataset(tmp_path / "one.zarr", **zarr)
+    assert again.sizes["forecast_period"] == 1
+
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(xr.Dataset, "to_zarr", fail)
+        with pytest.raises(DataError, match="No space left"):
+            write_zarr(forecast, tmp_path / "one.zarr")
+    xr.testing.assert_identical(xr.load_dataset(tmp_path / "one.zarr", **zarr), again)
+    (tmp_path / "other.zarr").mkdir()
+    with pytest.raises(DataError, match="something else already"):
+        write_zarr(forecast, tmp_path / "other.zarr")
+    monkeypatch.setattr("gridcast.sources.netcdf.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"gridcast\[stream\]"):
+        write_zarr(forecast, tmp_path / "new.zarr")
+    assert {path.name for path in tmp_path.iterdir()} == {"one.nc", "one.zarr", "other.zarr"}
+
+
+@pytest.mark.parametrize("nbytes", [2**30, 8])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -2e6])
+def test_a_forecast_that_is_wrong_is_found_in_any_block(small, nbytes, wrong):
+    values = np.random.default_rng(0).normal(size=(7, 2, 4, 5)).astype(np.float32)
+    mask = np.ones((4, 5), bool)
+    mask[0] = False
+    small(nbytes)
+    values[1, 0, 0, 0] = wrong  # off the mask
+    assert _places(values, mask, 1e6) is None  # the control
+    values[3, 1, 2, 4] = values[5, 0, 1, 1] = wrong
+    found = _places(values, mask, 1e6)
+    assert found is not None
+    assert (found[0].tolist(), found[1]) == ([3, 1, 2, 4], 2)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="Linux tells what is mapped")
+def test_rows_of_all_windows_bring_little_of_a_file_into_memory():
+    def mapped() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(one for one in lines if one.startswith("RssFile")).split()[1])
+
+    whole = room((64, 1, 512, 512), np.float32)
+    for window in range(len(whole)):
+        whole[window] = window
+    scratch._let_go()
+    before = mapped()
+    assert whole[:, :, :4].sum() == 4 * 512 * sum(range(64))
+    rows = mapped() - before
+    assert whole.sum() == 512 * 512 * sum(range(64))
+    assert mapped() - before > 60 * 2**20  # the control
+    assert rows < 10 * 2**20
 
 
 @pytest.mark.parametrize("calendar", ["standard", "360_day"])

@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float
 from gridcast.config.bounds import Region
 from gridcast.grid import Grid
 from gridcast.report.contents import Subject
+from gridcast.scratch import blocks
 from gridcast.verification.indices import Pattern, index_patterns, index_series
 
-CHUNK = 64  # windows that are in memory at a time
 _INDICES = 3
 _MANY = 10  # members that have quantiles; of fewer the range is shown
 _WITHIN = 1.2816  # standard deviations about the mean that hold 80 % of a normal distribution
@@ -82,35 +82,41 @@ def cases(subject: Subject) -> Cases | None:
     inside = np.flatnonzero(in_test(subject, run.hindcast["time"]).all(axis=1))
     if not inside.size:
         return None
-    observed = run.observations[name].load()
-    anomaly = observed.values - run.observations[f"{name}_climatology"].values
     valid = run.hindcast["time"].values[inside]
     grid = subject.grid
     patterns = shown_patterns(grid, run.config.verification.boxes, name)
     # The area of cells that are counted: some observations may lack, and then the case is left out.
     weight = grid.weight[grid.mask]
     rmse, normal, made = [], [], []
-    for first in range(0, inside.size, CHUNK):
-        some = slice(first, first + CHUNK)
+    for some in blocks(inside.size, 4 * valid.shape[1] * grid.mask.size):
         forecast, came = anomalies(subject, inside[some])
         error, nothing = (forecast - came)[..., grid.mask] ** 2, came[..., grid.mask] ** 2
         rmse.append(np.sqrt((error @ weight).mean(axis=1)))
         normal.append(np.sqrt((nothing @ weight).mean(axis=1)))
         made.append(np.stack([index_series(forecast, one) for one in patterns.values()]))
     series = np.concatenate(made, axis=1)
-    test = in_test(subject, observed["time"])
+    times = run.observations["time"]
+    test = np.flatnonzero(in_test(subject, times))
+    seen = _observed_indices(run.observations, name, test, list(patterns.values()))
     indices = [
-        Index(
-            one,
-            observed["time"].values[test],
-            index_series(anomaly[test][:, None], pattern)[:, 0],
-            series[k],
-            *_band(subject, one, inside, series[k]),
-        )
-        for k, (one, pattern) in enumerate(patterns.items())
+        Index(one, times.values[test], seen[k], series[k], *_band(subject, one, inside, series[k]))
+        for k, one in enumerate(patterns)
     ]
     initial = run.hindcast["forecast_reference_time"].values[inside]
     return Cases(initial, valid, np.concatenate(rmse), np.concatenate(normal), indices)
+
+
+def _observed_indices(
+    observations: xr.Dataset, name: str, dates: np.ndarray, patterns: list[Pattern]
+) -> Float[np.ndarray, "index date"]:
+    """Each index as observed, read some dates at a time."""
+    found = np.empty((len(patterns), dates.size))
+    for some in blocks(dates.size, 4 * patterns[0].size):
+        few = observations[[name, f"{name}_climatology"]].isel(time=dates[some])
+        anomaly = few[name].values - few[f"{name}_climatology"].values
+        for k, pattern in enumerate(patterns):
+            found[k, some] = index_series(anomaly[:, None], pattern)[:, 0]
+    return found
 
 
 def anomalies(

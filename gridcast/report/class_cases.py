@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from gridcast.report.cases import CHUNK, fields_at, in_test, largest_apart
+from gridcast.report.cases import fields_at, in_test, largest_apart
 from gridcast.report.contents import Subject
+from gridcast.scratch import blocks
 from gridcast.verification.categories import CategoryPairs, class_sums
 
 
@@ -44,9 +45,8 @@ def class_cases(subject: Subject) -> ClassCases | None:
     inside = np.flatnonzero(in_test(subject, run.hindcast["time"]).all(axis=1))
     if not inside.size:
         return None
-    found = [
-        _scores(subject, inside[first : first + CHUNK]) for first in range(0, inside.size, CHUNK)
-    ]
+    size = 4 * run.hindcast[f"{name}_probability"][0].size
+    found = [_scores(subject, inside[some]) for some in blocks(inside.size, size)]
     rps, normal = (np.concatenate(part) for part in zip(*found, strict=True))
     initial = run.hindcast["forecast_reference_time"].values[inside]
     return ClassCases(initial, run.hindcast["time"].values[inside], rps, normal)

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float32
 
+from gridcast import scratch
 from gridcast.frames.fields import months_of, target_series
 from gridcast.frames.transform import FrameTransform
 from gridcast.labelling import LATITUDE, LONGITUDE, of_file
@@ -47,6 +48,8 @@ def observations(run: Run, data: Data | None, *forecasts: xr.Dataset) -> xr.Data
     found |= _classes(run, series, times)
     together = xr.Dataset(found).assign_attrs(of_file(run.attributes))
     together["lat"].attrs, together["lon"].attrs = LATITUDE, LONGITUDE
+    if together.nbytes > scratch.BLOCK:  # it is then written some dates at a time
+        together.encoding["unlimited_dims"] = {"time"}
     together["time"].attrs = {"standard_name": "time", "units_metadata": "leap_seconds: none"}
     return together
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import warnings
 from collections.abc import Hashable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,8 @@ import numpy as np
 import xarray as xr
 
 from gridcast.config.bounds import Region
-from gridcast.drafts import drafted
-from gridcast.errors import DataError
+from gridcast.drafts import drafted, drafted_directory, to_disk
+from gridcast.errors import ConfigError, DataError
 from gridcast.scratch import blocks
 from gridcast.sources.axes import TIME, certainty
 from gridcast.sources.canonical import canonical
@@ -125,6 +127,51 @@ def write_netcdf(dataset: xr.Dataset, path: str | Path) -> None:
             write_records(ready, draft, encoding)
         except RuntimeError as error:  # how HDF5 says that the disk is full
             raise OSError(_first_line(error)) from error
+
+
+def write_zarr(dataset: xr.Dataset, path: str | Path) -> None:
+    """Write a zarr v3 directory, whole or not at all, with the attributes of the NetCDF file.
+
+    Each field is a chunk of its own. What was written there before is replaced.
+
+    Raises:
+      ConfigError: zarr is not installed.
+      DataError: the folder is missing, full or read-only, or there is something else already.
+    """
+    path = Path(path).expanduser()
+    if find_spec("zarr") is None:
+        raise ConfigError(
+            f"{path}: needs zarr, not installed here\n"
+            "  fix: pip install 'gridcast[stream]', or a name that ends with .nc"
+        )
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: the folder {path.parent} does not exist\n  fix: create it")
+    if path.exists() and not _ours(path):
+        raise DataError(
+            f"{path}: there is something else already, not a forecast\n"
+            "  fix: another name, or remove it first"
+        )
+    ready, encoding = _storable(dataset, path)
+    kept = ("units", "calendar", "dtype", "_FillValue")
+    how = {name: {k: v for k, v in one.items() if k in kept} for name, one in encoding.items()}
+    for name, variable in ready.data_vars.items():
+        how[name]["chunks"] = (*[1] * (variable.ndim - 2), *variable.shape[-2:])[-variable.ndim :]
+    ready.encoding = {}
+    with drafted_directory(path) as draft:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The data type")  # of labels, in zarr v3
+            ready.to_zarr(draft, mode="w", zarr_format=3, consolidated=False, encoding=how)
+        for written in draft.rglob("*"):
+            to_disk(written)
+
+
+def _ours(path: Path) -> bool:
+    """Whether a directory is one that `write_zarr` has written."""
+    try:
+        attributes = json.loads((path / "zarr.json").read_text()).get("attributes", {})
+    except (OSError, ValueError):
+        return False
+    return "gridcast" in str(attributes.get("history", ""))
 
 
 def _read(path: Path, variable: str | None, region: Region | None, *, series: bool) -> xr.DataArray:
