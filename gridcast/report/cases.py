@@ -88,7 +88,8 @@ def cases(subject: Subject) -> Cases | None:
     # The area of cells that are counted: some observations may lack, and then the case is left out.
     weight = grid.weight[grid.mask]
     rmse, normal, made = [], [], []
-    for some in blocks(inside.size, 4 * valid.shape[1] * grid.mask.size):
+    # Of forecasts and what came there are errors, in float64, too.
+    for some in blocks(inside.size, 32 * valid.shape[1] * grid.mask.size):
         forecast, came = anomalies(subject, inside[some])
         error, nothing = (forecast - came)[..., grid.mask] ** 2, came[..., grid.mask] ** 2
         rmse.append(np.sqrt((error @ weight).mean(axis=1)))
@@ -111,7 +112,7 @@ def _observed_indices(
 ) -> Float[np.ndarray, "index date"]:
     """Each index as observed, read some dates at a time."""
     found = np.empty((len(patterns), dates.size))
-    for some in blocks(dates.size, 4 * patterns[0].size):
+    for some in blocks(dates.size, 16 * patterns[0].size):
         few = observations[[name, f"{name}_climatology"]].isel(time=dates[some])
         anomaly = few[name].values - few[f"{name}_climatology"].values
         for k, pattern in enumerate(patterns):
