@@ -221,6 +221,7 @@ NOT_RUN = {
     "python scripts/results.py": "trains every config; its parts: tests/test_results.py",
     "python scripts/benchmark.py": "most of an hour; its parts: tests/test_benchmark.py",
     "python scripts/scaling.py": "minutes; what it counts: tests/test_parallel.py",
+    "python scripts/larger_than_memory.py": "20 minutes and 8 GiB of disk",
     "python scripts/large_grid.py": "minutes and GiB; a small grid: tests/test_large_grid.py",
     "python scripts/faults.py": "long; its parts: tests/test_fault_suite.py",
     "python scripts/faults.py --readme": "long, and writes README; tests/test_fault_suite.py",
