@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import os
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float, Int
 
-from gridcast.errors import ConfigError, DataError
+from gridcast.cf import DIMS, LATITUDE, LONGITUDE, described, dims_of, of_file
+from gridcast.errors import DataError
 from gridcast.frames.fields import AMOUNTS, Fields
-from gridcast.frames.transform import FrameTransform
 from gridcast.grid import Grid
 from gridcast.scratch import blocks, kept
-from gridcast.sources.units import family
-from gridcast.sources.values import is_difference
 from gridcast.timeaxis import TimeAxis, label
 
-CONVENTIONS = "CF-1.11"
 _HOURS = {"day": 24.0, "hour": 1.0, "minute": 1.0 / 60.0}
-_DIMS = ("forecast_reference_time", "forecast_period", "lat", "lon")
 _BEYOND = 1e6  # standard deviations that no forecast is meant to depart by
 
 
@@ -84,22 +78,22 @@ def labelled(
         arrays,
         coords={
             "forecast_reference_time": (
-                _DIMS[0],
+                DIMS[0],
                 axis.times[initial],
                 {"standard_name": "forecast_reference_time", **no_leap},
             ),
             "forecast_period": (
-                _DIMS[1],
+                DIMS[1],
                 period,
                 {"standard_name": "forecast_period", "units": units},
             ),
             "time": (
-                _DIMS[:2],
+                DIMS[:2],
                 valid_times(axis, initial, leads),
                 {"standard_name": "time", "long_name": "time that the forecast is for", **no_leap},
             ),
-            "lat": (_DIMS[2], grid.lat, LATITUDE),
-            "lon": (_DIMS[3], grid.lon, LONGITUDE),
+            "lat": (DIMS[2], grid.lat, LATITUDE),
+            "lon": (DIMS[3], grid.lon, LONGITUDE),
         },
     )
     if labels is not None:
@@ -107,7 +101,7 @@ def labelled(
         dataset = dataset.assign_coords(category=("category", labels, about))
     dataset.attrs = of_file(attributes)
     # A record dimension: forecasts of further dates can be added to the file.
-    dataset.encoding["unlimited_dims"] = {_DIMS[0]}
+    dataset.encoding["unlimited_dims"] = {DIMS[0]}
     return dataset
 
 
@@ -187,36 +181,6 @@ def class_axis(
     return forecast.reshape(*forecast.shape[:-1], len(fields.targets), -1)
 
 
-def dims_of(labels: list[str] | None) -> tuple[str, ...]:
-    """Of a forecast: of classes, which have labels, or of values."""
-    return _DIMS if labels is None else (*_DIMS[:2], "category", *_DIMS[2:])
-
-
-def described(fields: Fields) -> dict[str, dict[str, Any]]:
-    """The names of what is forecast, and the attributes of each."""
-    if fields.classes is not None:
-        what = "forecast probability of each class of"
-        return {
-            f"{target.variable}_probability": {
-                "long_name": f"{what} {_title(target)}",
-                "units": "1",
-            }
-            for target in fields.targets
-        }
-    found = {target.variable: _about(target) for target in fields.targets}
-    for target in fields.targets if fields.normal else ():
-        name = f"{target.variable}_standard_deviation"
-        about = {
-            "long_name": f"standard deviation of the forecast of {_title(target)}",
-            "units": target.units,
-        }
-        if family(target.units) == "temperature":
-            about["units_metadata"] = "temperature: difference"
-        found[name] = about
-        found[target.variable]["ancillary_variables"] = name
-    return found
-
-
 def _values(fields: Fields, forecast: np.ndarray, times: np.ndarray) -> dict[str, np.ndarray]:
     values = physical_values(fields, forecast, times)
     found = {t.variable: value for t, value in zip(fields.targets, values, strict=True)}
@@ -235,52 +199,3 @@ def _probabilities(fields: Fields, forecast: np.ndarray) -> dict[str, np.ndarray
         moved = np.moveaxis(probability, -1, 2).astype(np.float32)
         found[f"{target.variable}_probability"] = moved
     return found
-
-
-def _title(transform: FrameTransform) -> str:
-    return str(transform.attributes.get("long_name", transform.variable))
-
-
-def _about(transform: FrameTransform) -> dict[str, Any]:
-    about = dict(transform.attributes)
-    about["long_name"] = f"forecast of {_title(transform)}"
-    if family(transform.units) == "temperature":
-        field = xr.DataArray(name=transform.variable, attrs=transform.attributes)
-        kind = "difference" if is_difference(field) else "on_scale"
-        about["units_metadata"] = f"temperature: {kind}"
-    return about
-
-
-def of_file(attributes: dict[str, str]) -> dict[str, str]:
-    """Global attributes with those that CF wants in every file.
-
-    The environment variable SOURCE_DATE_EPOCH, seconds since 1970, is taken for the time of writing
-    (reproducible-builds.org).
-
-    Raises:
-      ConfigError: it is something else.
-    """
-    given = os.environ.get("SOURCE_DATE_EPOCH", "").strip()
-    try:
-        made = dt.datetime.fromtimestamp(int(given), dt.UTC) if given else dt.datetime.now(dt.UTC)
-    except (ValueError, OverflowError, OSError):
-        raise ConfigError(
-            f"SOURCE_DATE_EPOCH: {given[:40]!r}, expected seconds since 1970\n"
-            "  fix: unset this environment variable"
-        ) from None
-    now = made.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"Conventions": CONVENTIONS, "history": f"{now} gridcast", **attributes}
-
-
-LATITUDE = {
-    "standard_name": "latitude",
-    "long_name": "latitude",
-    "units": "degrees_north",
-    "axis": "Y",
-}
-LONGITUDE = {
-    "standard_name": "longitude",
-    "long_name": "longitude",
-    "units": "degrees_east",
-    "axis": "X",
-}

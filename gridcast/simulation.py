@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float
 
+from gridcast.cf import CONVENTIONS, LATITUDE, LONGITUDE
 from gridcast.config import Config
 from gridcast.config.models import ReferenceConfig
 from gridcast.errors import ConfigError, DataError
@@ -20,7 +21,6 @@ from gridcast.frames.fields import AMOUNTS, Fields
 from gridcast.frames.splits import Splits
 from gridcast.frames.trailing import steps_of
 from gridcast.frames.transform import FrameTransform
-from gridcast.labelling import CONVENTIONS, LATITUDE, LONGITUDE
 from gridcast.long_training import experiment_on, require_free, write_experiment
 from gridcast.opening import Data, Source, open_source
 from gridcast.preparation import complete_series

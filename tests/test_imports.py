@@ -33,7 +33,7 @@ ORDER = [
     ],
     ["sources"],
     ["frames"],
-    ["storage", "opening", "labelling", "references", "models"],
+    ["storage", "opening", "cf", "labelling", "references", "models"],
     ["training", "forecasting"],
     ["assembly", "verification"],
     ["preparation"],

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from conftest import STEPS, Bench, same_bits
 
+from gridcast.cf import of_file
 from gridcast.errors import ConfigError, DataError, TrainingError
-from gridcast.labelling import label_forecast, of_file
+from gridcast.labelling import label_forecast
 from gridcast.run import Run
 from gridcast.sources.netcdf import open_frames
 from gridcast.timeaxis import TimeAxis

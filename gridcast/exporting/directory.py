@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from gridcast.accelerator import compiler_options
+from gridcast.cf import described, dims_of
 from gridcast.drafts import drafted_directory, write_text
 from gridcast.errors import ConfigError, DataError
 from gridcast.exporting.dates import Seasons
 from gridcast.exporting.program import PLATFORMS, export_program, history
-from gridcast.labelling import described, dims_of
 from gridcast.output import EXPORT
 from gridcast.provenance import sha256
 from gridcast.run import Run

@@ -15,6 +15,7 @@ import xarray as xr
 from jax import export
 
 from gridcast.accelerator import jit
+from gridcast.cf import dims_of
 from gridcast.errors import CheckpointError, DataError
 from gridcast.exporting.checking import (
     common_axis,
@@ -25,7 +26,7 @@ from gridcast.exporting.checking import (
 )
 from gridcast.exporting.directory import ABOUT, FORMAT, GRID, PROGRAM, SUMS, require_flatbuffers
 from gridcast.grid import Grid
-from gridcast.labelling import dims_of, labelled
+from gridcast.labelling import labelled
 from gridcast.matching import last_position
 from gridcast.provenance import sha256
 

@@ -6,7 +6,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from gridcast.labelling import of_file, physical_values
+from gridcast.cf import of_file
+from gridcast.labelling import physical_values
 from gridcast.matching import matching_series
 from gridcast.opening import Data
 from gridcast.report.cases import shown_patterns

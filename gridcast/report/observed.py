@@ -7,9 +7,9 @@ import xarray as xr
 from jaxtyping import Float32
 
 from gridcast import scratch
+from gridcast.cf import LATITUDE, LONGITUDE, of_file
 from gridcast.frames.fields import months_of, target_series
 from gridcast.frames.transform import FrameTransform
-from gridcast.labelling import LATITUDE, LONGITUDE, of_file
 from gridcast.matching import matching_series
 from gridcast.opening import Data
 from gridcast.run import Run

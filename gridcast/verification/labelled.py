@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from gridcast.cf import of_file
 from gridcast.frames.transform import FrameTransform
-from gridcast.labelling import of_file
 from gridcast.verification.hindcast import MODEL, Hindcast
 from gridcast.verification.tables import LEAD
 
