@@ -36,7 +36,7 @@ from benchmarks.machine import description, versions
 from benchmarks.processes import WorkerError
 from benchmarks.table import table
 from benchmarks.workloads import ROOT, WORKLOADS
-from results_tables import between_markers
+from readme_tables import between_markers
 
 from gridcast.drafts import write_text
 from gridcast.errors import DataError, GridcastError

@@ -25,7 +25,7 @@ import fault_suite
 from fault_suite.breaking import attempts, noticed
 from fault_suite.breaks import BREAKS, Break
 from fault_suite.outcome import Outcome
-from results_tables import between_markers
+from readme_tables import between_markers
 
 from gridcast.drafts import write_text
 

@@ -10,14 +10,12 @@ what is learned does not matter to what a step takes.
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -28,15 +26,13 @@ import numpy as np
 import xarray as xr
 from benchmarks import machine
 from benchmarks.flops import network_flops
-from results_tables import between_markers
+from readme_tables import tell
 
 from gridcast.config import config_from_dict
-from gridcast.drafts import write_text
 from gridcast.fitting import compile_setup
 from gridcast.opening import IN_MEMORY, open_source
 from gridcast.preparation import prepare
 
-README = Path(__file__).parents[1] / "README.md"
 GRIDS = [(181, 360), (361, 720), (721, 1440)]
 MODELS = {
     "ConvLSTM": {"name": "conv_lstm"},
@@ -55,17 +51,6 @@ class Cost(NamedTuple):
     temporary: int
     weights: int
     peak: int
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--readme", action="store_true", help="write the table into README.md")
-    arguments = parser.parse_args(argv)
-    text = "\n".join(table())
-    print(text)
-    if arguments.readme:
-        write_text(README, between_markers(README.read_text(), text, "large-grid"))
-    return 0
 
 
 def table() -> Iterator[str]:
@@ -144,4 +129,4 @@ def _sea(lat: int, lon: int) -> xr.DataArray:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(tell(table(), "large-grid", str(__doc__)))

@@ -26,7 +26,8 @@ from typing import Any
 
 import xarray as xr
 from benchmarks.machine import processor
-from results_tables import Done, Group, between_markers, made_on, table
+from readme_tables import between_markers
+from results_tables import Done, Group, made_on, table
 
 from gridcast.accelerator import device_name
 from gridcast.config import Config, load_config

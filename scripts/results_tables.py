@@ -10,7 +10,6 @@ import numpy as np
 import xarray as xr
 
 from gridcast.config import Config
-from gridcast.errors import DataError
 from gridcast.verification.hindcast import MODEL
 from gridcast.verification.tables import LEAD, headline, title
 
@@ -193,19 +192,3 @@ def made_on(runs: Sequence[Done]) -> str:
         "Written by `python scripts/results.py`; the seconds are those of the whole job. Bold is "
         f"best. Made on {'; '.join(machines) or 'machines unknown'}."
     )
-
-
-def between_markers(text: str, tables: str, name: str = "results") -> str:
-    """`text` with the tables between the markers `<!-- NAME:begin -->` and `<!-- NAME:end -->`.
-
-    Raises:
-      DataError: it has not one of each, in this order.
-    """
-    first, last = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    before, begin, rest = text.partition(first)
-    _, end, after = rest.partition(last)
-    if not (begin and end) or first in rest or last in before + after:
-        raise DataError(
-            f"no place for the tables\n  expected: one line {first} and, after it, one line {last}"
-        )
-    return f"{before}{first}\n{tables}\n{last}{after}"

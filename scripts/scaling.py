@@ -10,12 +10,10 @@ holds between, and what it sends to others. XLA counts the body of a loop once, 
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 os.environ["XLA_FLAGS"] = (
@@ -25,16 +23,14 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import numpy as np
-from results_tables import between_markers
+from readme_tables import tell
 
 from gridcast.config import config_from_dict
-from gridcast.drafts import write_text
 from gridcast.fitting import compile_setup
 from gridcast.opening import open_source
 from gridcast.preparation import prepare
 from gridcast.sources.simulated import simulated_series
 
-README = Path(__file__).parents[1] / "README.md"
 WINDOWS, ROWS, COLUMNS = 4, 16, 64  # on each device, and along longitude
 MODELS = {
     "ConvLSTM": {"name": "conv_lstm", "hidden": [24]},
@@ -42,17 +38,6 @@ MODELS = {
 }
 MESHES = [(1, 1), (2, 1), (4, 1), (8, 1), (1, 2), (1, 4), (2, 4)]  # data, lat
 SENT = re.compile(r"= (\S.*?) (?:all-[a-z-]+|collective-permute|reduce-scatter)(?:-start)?\(")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--readme", action="store_true", help="write the table into README.md")
-    arguments = parser.parse_args(argv)
-    text = "\n".join(table())
-    print(text)
-    if arguments.readme:
-        write_text(README, between_markers(README.read_text(), text, "scaling"))
-    return 0
 
 
 def table() -> Iterator[str]:
@@ -107,4 +92,4 @@ def size(made: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(tell(table(), "scaling", str(__doc__)))

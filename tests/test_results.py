@@ -19,7 +19,8 @@ from gridcast.errors import DataError
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 import results
-from results_tables import Done, Group, between_markers, made_on, number, table
+from readme_tables import between_markers
+from results_tables import Done, Group, made_on, number, table
 
 ABOUT = {
     "seconds": 75.6,
