@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import re
 import shutil
 import weakref
@@ -132,6 +133,54 @@ def test_a_store_of_any_collection(ocean: xr.DataArray, tmp_path: Path, kind: st
     write_store(Collection.of(path), tmp_path / "out.zarr")
     found = store.open_store(tmp_path / "out.zarr")
     assert np.array_equal(found.values, open_frames(path).values, equal_nan=True)
+
+
+HOW = {"dtype": "i2", "scale_factor": 0.01, "add_offset": 5.0, "_FillValue": -999}
+
+
+@pytest.mark.parametrize(
+    ("ways", "kind"),
+    [
+        ([HOW], "int16"),
+        ([{**HOW, "add_offset": None}], "int16"),
+        ([HOW, HOW], "int16"),
+        ([HOW, {**HOW, "scale_factor": 0.02}], "float32"),
+        ([{**HOW, "scale_factor": np.float32(0.01), "add_offset": np.float32(5)}], "float32"),
+        ([{**HOW, "dtype": "i4"}], "float32"),
+        ([{"dtype": "f4"}], "float32"),
+    ],
+)
+def test_a_store_is_packed_as_its_source_where_nothing_is_lost(
+    ocean: xr.DataArray, tmp_path: Path, ways: list[dict[str, Any]], kind: str, few: None
+):
+    size = ocean.sizes["time"] // len(ways)
+    for k, how in enumerate(ways):
+        part = ocean.isel(time=slice(k * size, (k + 1) * size)).to_dataset(name="sst")
+        how = {key: value for key, value in how.items() if value is not None}
+        part.to_netcdf(tmp_path / f"sea.{k}.nc", encoding={"sst": how})
+    files, path = str(tmp_path / "sea.*.nc"), tmp_path / "out.zarr"
+    write_store(Collection.of(files), path)
+    assert json.loads((path / "sst/zarr.json").read_text())["data_type"] == kind
+    expected = open_frames(files).values
+    for found in (store.open_store(path), open_frames(path)):
+        assert np.array_equal(found.values, expected, equal_nan=True)
+
+
+def test_values_that_the_packing_would_change_begin_the_store_anew(
+    ocean: xr.DataArray, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
+):
+    ocean.to_dataset(name="sst").to_netcdf(tmp_path / "sea.nc", encoding={"sst": HOW})
+    exact = open_frames(tmp_path / "sea.nc").values
+    read = Collection.read
+
+    def moved(self: Collection, dates: slice) -> xr.DataArray:
+        return read(self, dates) + np.float32(0.001 * (dates.start > 100))
+
+    monkeypatch.setattr(Collection, "read", moved)
+    write_store(Collection.of(tmp_path / "sea.nc"), tmp_path / "out.zarr")
+    found = store.open_store(tmp_path / "out.zarr").values
+    assert np.array_equal(found[:90], exact[:90], equal_nan=True)
+    assert np.nanmin(found[-10:] - exact[-10:]) > 0.0009
 
 
 def test_an_interrupted_preparation_goes_on(

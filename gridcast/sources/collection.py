@@ -20,6 +20,7 @@ from gridcast.sources.dates import read_dates
 from gridcast.sources.files import find_files
 from gridcast.sources.joining import joined_dates, require_alike
 from gridcast.sources.netcdf import opened
+from gridcast.sources.packing import Packing
 from gridcast.timeaxis import TimeAxis
 
 
@@ -32,6 +33,7 @@ class Collection:
       times: of the series, sorted and unique.
       owner: the file that each date is in.
       place: where in this file it is.
+      packing: that all files share; None: they are packed each by itself, or not.
     """
 
     paths: list[Path]
@@ -41,6 +43,7 @@ class Collection:
     times: np.ndarray
     owner: Int[np.ndarray, " time"]
     place: Int[np.ndarray, " time"]
+    packing: Packing | None
 
     @classmethod
     def of(
@@ -55,11 +58,13 @@ class Collection:
           DataError: as `gridcast.sources.netcdf.open_frames`.
         """
         paths = find_files(source)
-        times, like = [], None
+        times, like, packings = [], None, set()
         for path in paths:
             with opened(path) as dataset:
                 whole, dim, dates = _with_dates(dataset, variable, str(path))
                 times.append(dates)
+                name = choose(whole, variable, (TIME, LAT, LON), str(path))
+                packings.add(Packing.of(whole[name]))
                 if like is None:
                     one = whole.isel({dim: slice(0, 1)})
                     like = canonical(
@@ -71,7 +76,8 @@ class Collection:
         sizes = [one.size for one in times]
         owner = np.repeat(np.arange(len(paths)), sizes)[order]
         place = np.concatenate([np.arange(size) for size in sizes])[order]
-        return cls(paths, variable, region, like, joined, owner, place)
+        packing = packings.pop() if len(packings) == 1 else None
+        return cls(paths, variable, region, like, joined, owner, place, packing)
 
     @property
     def shape(self) -> tuple[int, int, int]:

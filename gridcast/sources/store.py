@@ -3,7 +3,8 @@
 A store holds what `open_frames` would give of its source, value for value, its mask, and nothing
 that was fitted: transforms are applied to what is read. Each shard is a file of some dates; inside
 lie pieces of one band of rows each, so that a window of dates and all dates of a band are both read
-without the rest. tensorstore reads many pieces at once, by threads of its own.
+without the rest. tensorstore reads many pieces at once, by threads of its own. Values are float32,
+or whole numbers of 16 bits where their source is packed so and nothing is lost.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from xarray.core import indexing
 
 from gridcast.errors import ConfigError, DataError
 from gridcast.sources.dates import read_dates
+from gridcast.sources.packing import MISSING, Packing, bytes_of
 
 MASK = "mask"
 # What tells a store that is complete from one that is being written, and from other zarr.
@@ -81,7 +83,7 @@ def open_store(path: str | Path, variable: str | None = None) -> xr.DataArray:
         coords = dataset[["time", "lat", "lon", MASK]].load().coords
         attrs = dict(dataset[name].attrs)
     times = read_dates(coords["time"].variable, str(path))
-    array = _Stored(_array(path, name))
+    array = _Stored(_array(path, name), packing_of(path, name))
     data = xr.Variable(("time", "lat", "lon"), indexing.LazilyIndexedArray(array), attrs)
     return xr.DataArray(
         data, {**coords, "time": ("time", times, coords["time"].attrs)}, name=name, fastpath=False
@@ -104,14 +106,18 @@ def _give_back_what_is_freed() -> None:
 class _Stored(BackendArray):
     """What xarray reads an array of tensorstore through."""
 
-    def __init__(self, array: Any):
-        self.array = array
+    def __init__(self, array: Any, packing: Packing | None):
+        self.array, self.packing = array, packing
         self.shape = tuple(array.shape)
         self.dtype = np.dtype(np.float32)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         outer = indexing.IndexingSupport.OUTER
-        return indexing.explicit_indexing_adapter(key, self.shape, outer, self._read)
+        return indexing.explicit_indexing_adapter(key, self.shape, outer, self._values)
+
+    def _values(self, key: tuple[Any, ...]) -> np.ndarray:
+        found = self._read(key)
+        return found if self.packing is None else self.packing.unpacked(found)
 
     def _read(self, key: tuple[Any, ...]) -> np.ndarray:
         dates, *rest = (_plain(part, size) for part, size in zip(key, self.shape, strict=True))
@@ -154,14 +160,15 @@ def row_bands(series: xr.DataArray) -> list[slice]:
     return [slice(a, b) for a, b in pairwise([*kept, rows])]
 
 
-def create(path: Path, like: xr.DataArray, times: np.ndarray) -> None:
+def create(path: Path, like: xr.DataArray, times: np.ndarray, packing: Packing | None) -> None:
     """An empty store for the series on these dates; what was begun there is replaced.
 
     Args:
       like: canonical, of any dates: grid, name and attributes.
+      packing: of the values; None: float32.
     """
     rows, columns = like.shape[1:]
-    row = columns * 4
+    row = columns * bytes_of(packing)
     band = int(np.clip(BAND // (times.size * row), 1, rows))
     dates = int(np.clip(-(-PIECE // (band * row)), 4, _MOST_DATES))
     mask = xr.Variable(("lat", "lon"), np.zeros((rows, columns), bool))
@@ -173,18 +180,27 @@ def create(path: Path, like: xr.DataArray, times: np.ndarray) -> None:
     whole = [dates, -(-rows // band) * band, columns]
     metadata = {
         "shape": [times.size, rows, columns],
-        "data_type": "float32",
+        "data_type": "float32" if packing is None else "int16",
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": whole}},
         "codecs": [{"name": "sharding_indexed", "configuration": shard}],
-        "fill_value": "NaN",
+        "fill_value": "NaN" if packing is None else MISSING,
         "dimension_names": ["time", "lat", "lon"],
-        "attributes": dict(like.attrs),
+        "attributes": dict(like.attrs) | ({} if packing is None else packing.attributes),
     }
     _array(path, str(like.name), metadata)
 
 
+def packing_of(path: Path, name: str) -> Packing | None:
+    """Of a store that was created, finished or not."""
+    about = json.loads((path / name / "zarr.json").read_text())
+    how = about["attributes"]
+    return (
+        Packing(how["scale_factor"], how["add_offset"]) if about["data_type"] == "int16" else None
+    )
+
+
 def write(path: Path, name: str, dates: slice, values: np.ndarray) -> None:
-    """Some dates of a store that was created; on the disk when this returns."""
+    """Some dates of a store that was created, packed as it is; on the disk when this returns."""
     _array(path, name)[dates].write(values).result()
 
 

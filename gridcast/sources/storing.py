@@ -19,6 +19,7 @@ from gridcast.errors import DataError
 from gridcast.sources import store
 from gridcast.sources.collection import Collection
 from gridcast.sources.joining import origin_of
+from gridcast.sources.packing import Packing, bytes_of
 from gridcast.sources.values import FILLS_AND_ZERO, check_still_cells
 from gridcast.timeaxis import TimeAxis, label
 
@@ -76,15 +77,46 @@ def write_store(collection: Collection, path: Path) -> None:
     sweep(path)
     seen = _load(progress, digest)
     if seen is None:
-        _require_space(collection, path)
-        rows = collection.shape[1:]
-        nothing = np.zeros(rows, np.int64), np.zeros(rows, np.float32), np.zeros(rows, bool)
-        seen = _Seen(0, *nothing)
-        with drafted_directory(path) as draft:
-            store.create(draft, collection.like, collection.times)
-            _save(draft / _PROGRESS, digest, seen)
+        packing = _packing(collection)
+        seen = _begin(collection, path, packing)
     else:
+        packing = store.packing_of(path, name)
         _log.info("going on after %d of %d dates", seen.dates, collection.times.size)
+    if not _write_rest(collection, path, seen, packing):
+        _log.info("not all values are packed as the first ones: begun anew, in float32")
+        seen = _begin(collection, path, None)
+        _write_rest(collection, path, seen, None)
+    _require_whole(collection, seen)
+    region = None if collection.region is None else collection.region.model_dump(mode="json")
+    store.finish(
+        path, name, seen.count > 0, {"digest": digest, "region": region, "shape": collection.shape}
+    )
+    progress.unlink()
+
+
+def _packing(collection: Collection) -> Packing | None:
+    """As the files are packed, if that gives back the values of the first date."""
+    packing = collection.packing
+    if packing is None or packing.packed(collection.read(slice(0, 1)).values) is None:
+        return None
+    return packing
+
+
+def _begin(collection: Collection, path: Path, packing: Packing | None) -> _Seen:
+    """An empty store."""
+    _require_space(collection, path, packing)
+    rows = collection.shape[1:]
+    nothing = np.zeros(rows, np.int64), np.zeros(rows, np.float32), np.zeros(rows, bool)
+    seen = _Seen(0, *nothing)
+    with drafted_directory(path) as draft:
+        store.create(draft, collection.like, collection.times, packing)
+        _save(draft / _PROGRESS, collection.digest, seen)
+    return seen
+
+
+def _write_rest(collection: Collection, path: Path, seen: _Seen, packing: Packing | None) -> bool:
+    """Write the dates that are not there; False where the packing would change values."""
+    name, digest = str(collection.like.name), collection.digest
     step = _dates_of_block(collection, store.shard_dates(path, name))
     shown = tqdm(
         total=collection.times.size,
@@ -98,16 +130,14 @@ def write_store(collection: Collection, path: Path) -> None:
             if dates.start < seen.dates:
                 continue
             values = collection.read(dates).values
-            store.write(path, name, dates, values)
+            kept = values if packing is None else packing.packed(values)
+            if kept is None:
+                return False
+            store.write(path, name, dates, kept)
             seen.add(values)
-            _save(progress, digest, seen)
+            _save(path / _PROGRESS, digest, seen)
             bar.update(len(values))
-    _require_whole(collection, seen)
-    region = None if collection.region is None else collection.region.model_dump(mode="json")
-    store.finish(
-        path, name, seen.count > 0, {"digest": digest, "region": region, "shape": collection.shape}
-    )
-    progress.unlink()
+    return True
 
 
 def _dates_of_block(collection: Collection, shard: int) -> int:
@@ -141,8 +171,8 @@ def _require_whole(collection: Collection, seen: _Seen) -> None:
     )
 
 
-def _require_space(collection: Collection, path: Path) -> None:
-    size = 4 * int(np.prod(collection.shape))
+def _require_space(collection: Collection, path: Path, packing: Packing | None) -> None:
+    size = bytes_of(packing) * int(np.prod(collection.shape))
     path.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(path.parent).free
     if free < size:
