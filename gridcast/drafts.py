@@ -1,8 +1,9 @@
-"""Files that appear under their name whole or not at all: no reader ever sees half of one."""
+"""Files that appear under their name whole or not at all, and what tells that they still are."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -130,3 +131,9 @@ def to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -38,12 +38,6 @@ def revision() -> str | None:
     return said.stdout.strip() or None
 
 
-def sha256(path: Path) -> str:
-    """Of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def checksums(series: Sequence[xr.DataArray]) -> dict[str, str]:
     """The SHA-256 of the dates and values of each series, as they were used, by its name.
 

@@ -12,12 +12,11 @@ import numpy as np
 
 from gridcast.accelerator import compiler_options
 from gridcast.cf import described, dims_of
-from gridcast.drafts import drafted_directory, write_text
+from gridcast.drafts import drafted_directory, sha256, write_text
 from gridcast.errors import ConfigError, DataError
 from gridcast.exporting.dates import Seasons
 from gridcast.exporting.program import PLATFORMS, export_program, history
 from gridcast.output import EXPORT
-from gridcast.provenance import sha256
 from gridcast.run import Run
 
 PROGRAM, GRID, ABOUT, SUMS = "forecast.jax", "grid.npz", "about.json", "sha256.json"

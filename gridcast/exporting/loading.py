@@ -16,6 +16,7 @@ from jax import export
 
 from gridcast.accelerator import jit
 from gridcast.cf import dims_of
+from gridcast.drafts import sha256
 from gridcast.errors import CheckpointError, DataError
 from gridcast.exporting.checking import (
     common_axis,
@@ -28,7 +29,6 @@ from gridcast.exporting.directory import ABOUT, FORMAT, GRID, PROGRAM, SUMS, req
 from gridcast.grid import Grid
 from gridcast.labelling import labelled
 from gridcast.matching import last_position
-from gridcast.provenance import sha256
 
 
 @dataclass(frozen=True)

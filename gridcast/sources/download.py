@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from gridcast.drafts import sha256
 from gridcast.errors import DataError
 from gridcast.locks import waiting_for
-from gridcast.provenance import sha256
 
 log = logging.getLogger(__name__)
 

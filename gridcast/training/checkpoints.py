@@ -14,9 +14,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from gridcast.drafts import draft_of, to_disk
+from gridcast.drafts import draft_of, sha256, to_disk
 from gridcast.errors import CheckpointError, TrainingError
-from gridcast.provenance import sha256
 
 # The folder of a run that holds them.
 CHECKPOINTS = "checkpoints"

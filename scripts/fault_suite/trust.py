@@ -35,6 +35,8 @@ SECRET = "hunter2-do-not-tell"
 MARKUP = "<blink>"  # of a page, where what is not ours is not escaped
 PACKAGE = Path(gridcast.__file__).parent
 _CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "np.fromfile"}
+# They ask git for the revision and start a witness, by commands that nothing read has a part in.
+_COMMANDS = {"provenance.py", "hosts.py"}
 _MODULES = {"pickle", "marshal", "shelve", "dill", "joblib", "cloudpickle", "subprocess", "tarfile"}
 
 
@@ -64,8 +66,7 @@ def _poison_works(folder: Path) -> bool:
 def code_of_package() -> Iterator[tuple[str, str | None]]:
     """Every module: nothing that runs what it reads."""
     for path in sorted(PACKAGE.rglob("*.py")):
-        # It asks git for the revision, by a command that nothing that is read has a part in.
-        allowed = {"subprocess"} if path.name == "provenance.py" else set()
+        allowed = {"subprocess"} if path.name in _COMMANDS else set()
         found = [name for name in unsafe(path.read_text()) if name not in allowed]
         yield path.name, ", ".join(found) or None
 
