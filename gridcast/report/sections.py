@@ -66,18 +66,15 @@ def skill(subject: Subject, key: str) -> Html:
 
 def _tables(subject: Subject) -> list[Html]:
     scores = subject.scores
-    leads = chosen_leads(scores["lead"].size, COLUMNS)
-    head = [str(scores["lead"].values[k]) for k in leads]
-    found = []
-    for metric in [*headline(scores), *(["crps"] if "crps" in scores else [])]:
-        rows = []
-        for name in map(str, scores["forecast"].values):
-            values = scores[metric].sel(forecast=name).values[leads]
-            rows.append([title(scores, name), *map(_number, values)])
-        units = str(scores[metric].attrs["units"])
-        name = metric.upper().replace("_", " ") + ("" if units == "1" else f" [{units}]")
-        found.append(table([f"{name}, lead", *head], rows))
-    return found
+    names = [str(name) for name in scores["forecast"].values]
+    return [
+        _by_lead(
+            subject,
+            metric,
+            {title(scores, name): scores[metric].sel(forecast=name).values for name in names},
+        )
+        for metric in [*headline(scores), *(["crps"] if "crps" in scores else [])]
+    ]
 
 
 def blocks(subject: Subject) -> Html | None:
@@ -85,21 +82,22 @@ def blocks(subject: Subject) -> Html | None:
     found = subject.run.blocks
     if found is None:
         return None
-    leads = chosen_leads(found["lead"].size, COLUMNS)
     tables = []
     for metric in headline(subject.scores):
         parts = found[f"{subject.variable}_{metric}"].sel(forecast=MODEL).values
-        every = subject.scores[metric].sel(forecast=MODEL).values
-        rows = [
-            [str(name), *(_number(value) for value in values[leads])]
-            for name, values in zip([*found["block"].values, "all"], [*parts, every], strict=True)
-        ]
-        units = str(subject.scores[metric].attrs["units"])
-        head = with_units(metric.upper().replace("_", " "), units)
-        tables.append(
-            table([f"{head}, lead", *(str(found["lead"].values[k]) for k in leads)], rows)
-        )
+        rows = dict(zip(map(str, found["block"].values), parts, strict=True))
+        rows["all"] = subject.scores[metric].sel(forecast=MODEL).values
+        tables.append(_by_lead(subject, metric, rows))
     return joined(*tables)
+
+
+def _by_lead(subject: Subject, metric: str, rows: dict[str, np.ndarray]) -> Html:
+    """A table of one score, a row of each name, at some leads."""
+    lead = subject.scores["lead"].values
+    leads = chosen_leads(lead.size, COLUMNS)
+    name = with_units(metric.upper().replace("_", " "), str(subject.scores[metric].attrs["units"]))
+    numbers = [[row, *map(_number, values[leads])] for row, values in rows.items()]
+    return table([f"{name}, lead", *(str(lead[k]) for k in leads)], numbers)
 
 
 def certainty(subject: Subject, key: str) -> Html | None:

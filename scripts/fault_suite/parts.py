@@ -24,45 +24,51 @@ EVERY = 20  # of so many flipped bytes of a file one is tried
 FORECASTS = 40  # of 500
 
 
-def _damaged_checkpoints(folder: Path) -> Outcome:
+def _counted(part: Callable[[Tally, Path], None]) -> Callable[[Path], Outcome]:
+    def run(folder: Path) -> Outcome:
+        tally = Tally()
+        part(tally, folder)
+        return tally.outcome
+
+    return run
+
+
+@_counted
+def _damaged_checkpoints(tally: Tally, folder: Path) -> None:
     import numpy as np
 
     from fault_suite import checkpoints
     from gridcast.training.checkpoints import Checkpoint, save
 
-    tally = Tally()
     for step in (1, 2):
         arrays = {"weights": {"w": np.arange(99.0) * step}}
         save(folder / "saved", Checkpoint(step, {"seed": step, "origin": "sea.nc"}, arrays))
     checkpoints.damaged_files(tally, folder / "saved", folder / "damaged")
-    return tally.outcome
 
 
-def _held_directory(folder: Path) -> Outcome:
+@_counted
+def _held_directory(tally: Tally, folder: Path) -> None:
     from fault_suite import concurrency
 
-    tally, directory = Tally(), folder / "held"
+    directory = folder / "held"
     config = small.write_experiment(folder / "experiment", train={"epochs": 1})
     holder = concurrency.holding(config, directory)
     concurrency.refused(tally, config, directory, holder, ["a second run"])
     holder.communicate("\n")
-    return tally.outcome
 
 
-def _readers(folder: Path) -> Outcome:
+@_counted
+def _readers(tally: Tally, folder: Path) -> None:
     from fault_suite import concurrency
 
-    tally = Tally()
     concurrency.readers(tally, folder)
-    return tally.outcome
 
 
-def _downloads(folder: Path) -> Outcome:
+@_counted
+def _downloads(tally: Tally, folder: Path) -> None:
     from fault_suite import concurrency
 
-    tally = Tally()
     concurrency.downloads(tally, folder / "cache")
-    return tally.outcome
 
 
 def _bombs(folder: Path) -> Outcome:
@@ -87,31 +93,29 @@ def _series(folder: Path) -> Outcome:
     return content.run(folder, files=False)
 
 
-def _killed_writing(folder: Path) -> Outcome:
+@_counted
+def _killed_writing(tally: Tally, folder: Path) -> None:
     from fault_suite import crashes
 
-    tally = Tally()
     crashes.every_operation(tally, folder, ["a text", "a checkpoint of the same step"])
-    return tally.outcome
 
 
-def _stopped_runs(folder: Path) -> Outcome:
+@_counted
+def _stopped_runs(tally: Tally, folder: Path) -> None:
     from fault_suite import crashes
 
-    tally, whole = Tally(), folder / "whole"
+    whole = folder / "whole"
     config = small.write_experiment(folder / "experiment", train={"epochs": 4})
     code, said = small.ended(small.start(config, whole))
     tally.control(said[-300:] if code else None)
     crashes.stopped_runs(tally, config, folder, whole, [signal.SIGINT])
-    return tally.outcome
 
 
-def _full_disk(folder: Path) -> Outcome:
+@_counted
+def _full_disk(tally: Tally, folder: Path) -> None:
     from fault_suite import disk
 
-    tally = Tally()
     disk.every_part(tally, folder, ["a text", "a checkpoint of the same step"], [errno.ENOSPC])
-    return tally.outcome
 
 
 def _damaged_file(name: str, cut: bool) -> Callable[[Path], Outcome]:
@@ -129,56 +133,50 @@ def _damaged_file(name: str, cut: bool) -> Callable[[Path], Outcome]:
     return run
 
 
-def _other_files(folder: Path) -> Outcome:
+@_counted
+def _other_files(tally: Tally, folder: Path) -> None:
     from fault_suite import files
 
-    tally = Tally()
     for name, problem in files.others(folder):
         tally.case(name, problem)
-    return tally.outcome
 
 
-def _forecasts(folder: Path) -> Outcome:
+@_counted
+def _forecasts(tally: Tally, folder: Path) -> None:
     from fault_suite import long_use
 
-    tally = Tally()
     config = small.write_experiment(folder / "experiment", train={"epochs": 1})
     long_use.used(tally, folder, config, small.fitted(config, folder / "run"), FORECASTS)
-    return tally.outcome
 
 
-def _servers(folder: Path) -> Outcome:
+@_counted
+def _servers(tally: Tally, folder: Path) -> None:
     from fault_suite import network
 
-    tally = Tally()
     network.answers(tally, folder, ["answers 404", "an HTML page instead of data"])
     network.answers(tally, folder / "more", ["breaks off in the middle", "breaks off once"])
-    return tally.outcome
 
 
-def _cache(folder: Path) -> Outcome:
+@_counted
+def _cache(tally: Tally, folder: Path) -> None:
     from fault_suite import network
 
-    tally = Tally()
     network.changed(tally, folder)
-    return tally.outcome
 
 
-def _steps(folder: Path) -> Outcome:
+@_counted
+def _steps(tally: Tally, folder: Path) -> None:
     from fault_suite import numerics
 
-    tally = Tally()
     numerics.steps(tally, "ConvLSTM", small.write_experiment(folder / "experiment"))
-    return tally.outcome
 
 
-def _spoiled_weights(folder: Path) -> Outcome:
+@_counted
+def _spoiled_weights(tally: Tally, folder: Path) -> None:
     from fault_suite import numerics
 
-    tally = Tally()
     config = small.write_experiment(folder / "experiment", train={"epochs": 1})
     numerics.spoiled_weights(tally, folder, small.fitted(config, folder / "run"))
-    return tally.outcome
 
 
 def _trained_twice(folder: Path) -> Outcome:
@@ -187,26 +185,24 @@ def _trained_twice(folder: Path) -> Outcome:
     return reproducibility.run(folder, ["ConvLSTM"])
 
 
-def _poison(folder: Path) -> Outcome:
+@_counted
+def _poison(tally: Tally, folder: Path) -> None:
     from fault_suite import trust
 
-    tally = Tally()
     for name, problem in [
         *trust.code_of_package(),
         *trust.poisoned(folder),
         *trust.escapes(folder),
     ]:
         tally.case(name, problem)
-    return tally.outcome
 
 
-def _told(folder: Path) -> Outcome:
+@_counted
+def _told(tally: Tally, folder: Path) -> None:
     from fault_suite import trust
 
-    tally = Tally()
     for name, problem in trust.told(folder):
         tally.case(name, problem)
-    return tally.outcome
 
 
 PARTS: dict[str, Callable[[Path], Outcome]] = {
