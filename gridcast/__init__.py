@@ -25,7 +25,7 @@ from gridcast.errors import (
 if TYPE_CHECKING:
     from gridcast.config import Config, load_config
     from gridcast.crossval import cross_validate
-    from gridcast.experiment import evaluate, train
+    from gridcast.experiment import train
     from gridcast.exporting.directory import export_run
     from gridcast.exporting.loading import Exported, load_exported
     from gridcast.forecaster import Forecaster
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from gridcast.run import Run
     from gridcast.sources.netcdf import open_frames
     from gridcast.sources.simulated import simulated_series
+    from gridcast.trained import evaluate
     from gridcast.tuning import tune
 
     load_run = Run.load
@@ -73,7 +74,7 @@ _MODULES = {
     "Grid": "gridcast.grid",
     "cross_validate": "gridcast.crossval",
     "Run": "gridcast.run",
-    "evaluate": "gridcast.experiment",
+    "evaluate": "gridcast.trained",
     "export_run": "gridcast.exporting.directory",
     "load_config": "gridcast.config",
     "load_exported": "gridcast.exporting.loading",

@@ -19,6 +19,7 @@ from gridcast import commands_data, commands_look, commands_run, completion
 from gridcast.arguments import add_hosts, add_overrides, joins, number
 from gridcast.compiled import keep_compiled
 from gridcast.errors import GridcastError
+from gridcast.imports import uncollected
 
 if TYPE_CHECKING:
     from gridcast.config import Config
@@ -65,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _keep_compiled() -> None:
     from gridcast.cache import cache_dir
 
-    with contextlib.suppress(ImportError):  # whoever needs what lacks will say so, or the doctor
+    # Whoever needs what lacks will say so, or the doctor.
+    with uncollected(), contextlib.suppress(ImportError):
         keep_compiled(cache_dir() / "compiled")
 
 
@@ -156,7 +158,8 @@ def _train(arguments: argparse.Namespace) -> None:
     if joins(arguments):
         _train_together(config, arguments)
         return
-    from gridcast import experiment
+    with uncollected():
+        from gridcast import experiment
 
     if arguments.dry_run:
         print(experiment.dry_run(config))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gridcast.arguments import add_json, named, number
 from gridcast.errors import ConfigError
+from gridcast.imports import uncollected
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -81,9 +82,10 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def _forecast(arguments: argparse.Namespace) -> None:
-    from gridcast import experiment
+    with uncollected():
+        from gridcast import trained
 
-    path = experiment.run_forecast(
+    path = trained.run_forecast(
         arguments.directory, arguments.data, arguments.leads, arguments.start, arguments.output
     )
     print(path)
@@ -97,19 +99,20 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from gridcast import experiment
+    with uncollected():
+        from gridcast import trained
 
     others = dict(arguments.forecast)
     if len(others) < len(arguments.forecast):
         raise ConfigError("two forecasts have one name\n  fix: --forecast NAME=FILE")
     asked = (arguments.directory, arguments.data, others, arguments.regrid)
     if not arguments.json:
-        print(experiment.run_evaluation(*asked))
+        print(trained.run_evaluation(*asked))
         return
     from gridcast.printing import strict_json
     from gridcast.verification.tables import as_plain
 
-    print(strict_json({"scores": [as_plain(scores) for scores in experiment.judged(*asked)]}))
+    print(strict_json({"scores": [as_plain(scores) for scores in trained.judged(*asked)]}))
 
 
 def _report(arguments: argparse.Namespace) -> None:

@@ -12,7 +12,6 @@ from gridcast.calibrating import fit_run
 from gridcast.config import Config, dump_config
 from gridcast.drafts import write_text
 from gridcast.errors import ConfigError
-from gridcast.experiment import said, write_scores
 from gridcast.frames.splits import Splits, blocked_folds
 from gridcast.frames.trailing import steps_of
 from gridcast.labelling import label_forecast
@@ -24,6 +23,7 @@ from gridcast.run import Run
 from gridcast.sources.netcdf import write_netcdf
 from gridcast.stages import stage
 from gridcast.timeaxis import TimeAxis, label
+from gridcast.trained import said, write_scores
 from gridcast.verification.block_scores import block_scores
 from gridcast.verification.hindcast import Hindcast, joined
 from gridcast.verification.scores import score

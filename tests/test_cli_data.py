@@ -41,15 +41,17 @@ def config(tmp_path) -> str:
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Stands in for the experiment: records what the command line asks of it."""
+    """Stands in for what does the work: records what the command line asks of it."""
     calls: list[tuple] = []
     stand_in = types.ModuleType("gridcast.experiment")
     stand_in.run_training = lambda config, *, resume: calls.append((config, resume))  # type: ignore
     stand_in.dry_run = lambda config: f"would write {config.output.directory}"  # type: ignore
-    stand_in.run_forecast = lambda *a: calls.append(a) or Path("out.nc")  # type: ignore
-    stand_in.run_evaluation = lambda *a: calls.append(a) or "a table"  # type: ignore
-    monkeypatch.setitem(sys.modules, "gridcast.experiment", stand_in)
-    monkeypatch.setattr(gridcast, "experiment", stand_in, raising=False)
+    trained = types.ModuleType("gridcast.trained")
+    trained.run_forecast = lambda *a: calls.append(a) or Path("out.nc")  # type: ignore
+    trained.run_evaluation = lambda *a: calls.append(a) or "a table"  # type: ignore
+    for name, module in (("experiment", stand_in), ("trained", trained)):
+        monkeypatch.setitem(sys.modules, f"gridcast.{name}", module)
+        monkeypatch.setattr(gridcast, name, module, raising=False)
     return calls
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import gc
+import io
 import subprocess
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from gridcast.imports import uncollected
 
 PACKAGE = Path(__file__).parents[1] / "gridcast"
 
@@ -29,6 +34,7 @@ ORDER = [
         "compiled",
         "printing",
         "stages",
+        "imports",
         "config",
     ],
     ["sources"],
@@ -40,7 +46,7 @@ ORDER = [
     ["resuming", "fitting", "matching", "output", "plots", "long_training", "storing"],
     ["forecast_plots", "reprs"],
     ["run", "series_plots"],
-    ["calibrating", "exporting", "report", "accessor"],
+    ["calibrating", "exporting", "report", "accessor", "trained"],
     ["experiment"],
     ["forecaster"],
     ["crossval", "pretraining", "simulation", "judging", "trials", "tuning"],
@@ -126,8 +132,9 @@ def test_an_import_the_wrong_way_is_seen(line):
 HEAVY = ["jax", "flax", "optax", "xarray", "matplotlib", "pooch", "requests", "scipy", "netCDF4"]
 
 
-def loaded_by(module: str) -> set[str]:
-    code = f"import sys, {module}; print(*{{m.split('.')[0] for m in sys.modules}})"
+def loaded_by(module: str, parts: int = 1) -> set[str]:
+    name = f"'.'.join(m.split('.')[:{parts}])"
+    code = f"import sys, {module}; print(*{{{name} for m in sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
@@ -142,3 +149,30 @@ def test_heavy_modules_are_seen_where_they_are_loaded():
     assert {"jax", "xarray"} <= loaded
     # What a forecast does not need it does not wait for.
     assert not loaded & {"matplotlib", "pooch", "requests"}
+
+
+def test_a_forecast_does_not_read_what_trains():
+    trains = {f"gridcast.{name}" for name in ("experiment", "fitting", "calibrating")}
+    assert trains <= loaded_by("gridcast.experiment", parts=2)
+    assert not trains & loaded_by("gridcast.trained", parts=2)
+
+
+def test_reading_modules_is_not_interrupted_and_leaves_collection_as_it_was(monkeypatch):
+    frozen = gc.get_freeze_count()
+    with uncollected():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == frozen  # nothing was read
+    monkeypatch.delitem(sys.modules, "this", raising=False)
+    with uncollected(), contextlib.redirect_stdout(io.StringIO()):
+        import this  # noqa: F401
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > frozen
+    gc.unfreeze()
+    gc.disable()
+    try:
+        with uncollected():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

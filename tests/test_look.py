@@ -204,7 +204,7 @@ def test_evaluate_as_json_holds_the_scores_and_null_where_there_is_none(run, run
     with xr.open_dataset(runs / "good" / "scores.nc", decode_timedelta=False) as file:
         scores = file.load()
     asked = []
-    monkeypatch.setattr("gridcast.experiment.judged", lambda *a: asked.append(a) or [scores])
+    monkeypatch.setattr("gridcast.trained.judged", lambda *a: asked.append(a) or [scores])
     code, out, err = run("evaluate", runs / "good", "--json", "--data", "x.nc")
     assert (code, err, asked) == (0, "", [(str(runs / "good"), ["x.nc"], {}, False)])
     (found,) = parsed(out)["scores"]

@@ -26,11 +26,11 @@ def trailing_mean(
     steps = steps_of(years, axis)
     found = np.zeros(frames.shape, np.float32)
     total = np.zeros(frames.shape[1:], np.float64)
-    oldest = 0
+    seen, oldest = np.nan_to_num(frames), 0
     for i, step in enumerate(axis.steps):
-        total += np.nan_to_num(frames[i])
+        total += seen[i]
         while axis.steps[oldest] <= step - steps:
-            total -= np.nan_to_num(frames[oldest])
+            total -= seen[oldest]
             oldest += 1
         found[i] = total / steps
     return found
