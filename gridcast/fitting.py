@@ -29,7 +29,8 @@ from gridcast.training.batches import member_seed
 from gridcast.training.encoders import CHECKPOINTS
 from gridcast.training.events import require_writer
 from gridcast.training.fine_tuning import weights_of
-from gridcast.training.parallel import layout_of
+from gridcast.training.parallel import ONE_DEVICE, layout_of
+from gridcast.training.patch_rows import PatchRows
 from gridcast.training.series import DeviceSeries
 from gridcast.training.state import Weights, make_optimizer
 from gridcast.training.step import Stepper
@@ -89,7 +90,11 @@ def compile_setup(
     unit = jnp.ones((config.frames.leads, weight.shape[-1]), jnp.float32)
     if isinstance(setup.arrays.values, StreamedFrames):
         reach = config.frames.inputs - 1, first + config.frames.leads - 1
-        series = StreamedSeries(setup.arrays, weight, unit, *reach, layout, parts)
+        patches = None
+        # Where batches are filled up for several devices, what fills them up has places of its own.
+        if stepper.places is not None and stepper.everywhere and layout == ONE_DEVICE:
+            patches = PatchRows(stepper.places, stepper.seeds, parts)
+        series = StreamedSeries(setup.arrays, weight, unit, *reach, layout, parts, patches)
     else:
         series = layout.put(DeviceSeries(setup.arrays, weight, unit), "series")
     if loss_name(setup) != AMOUNTS:  # a log likelihood has no zero to be relative to

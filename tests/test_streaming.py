@@ -23,7 +23,7 @@ from gridcast.cli import main
 from gridcast.config import Config
 from gridcast.errors import ConfigError, DataError
 from gridcast.experiment import run_training
-from gridcast.fitting import _reference_loss
+from gridcast.fitting import _reference_loss, compile_setup
 from gridcast.frames.fields import months_of
 from gridcast.frames.streamed import StreamedFrames
 from gridcast.opening import open_source
@@ -310,6 +310,57 @@ def test_streaming_trains_the_same_weights_bit_for_bit(
         tmp_path / "again", series=series, begin=replace(begin, state=middle), epochs=2
     )
     assert same_bits(again.state, expected.state)
+
+
+PATCHES = {"patches": {"size": [4, 6], "overlap": 2}, "augment": {"flip": ["lat", "lon"]}}
+
+
+@pytest.mark.parametrize(
+    "train",
+    [{}, pytest.param({"members": 2, "accumulate": 2}, marks=pytest.mark.family)],
+    ids=["one network", "members"],
+)
+def test_of_patches_only_their_rows_are_read(
+    files: str,
+    kept: Path,
+    few: None,
+    train: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    read: list[int] = []
+    plain = StreamedFrames.read
+
+    def counted(self: StreamedFrames, dates: Any, into: Any, rows: slice = slice(None)) -> None:
+        read.append(len(range(*rows.indices(into.shape[1]))))
+        plain(self, dates, into, rows)
+
+    monkeypatch.setattr(StreamedFrames, "read", counted)
+    found = {}
+    for where, path in (("memory", files), ("stream", str(kept))):
+        config = small_config(
+            data={"path": path}, frames=PATCHES | {"storage": where}, train={"epochs": 2} | train
+        )
+        setup = prepare(config, open_source(config))
+        stepper, series, weights, _ = compile_setup(setup)
+        validate = loop.validator(stepper, series, setup.validation_windows, 8)
+        windows = [setup.train_windows] * config.train.members
+        begin = loop.start(stepper, weights, validate)
+        found[where] = loop.fit(
+            stepper,
+            series,
+            windows,
+            validate,
+            begin,
+            config.train,
+            save=lambda now: None,
+            metrics=tmp_path / f"{where}.jsonl",
+        )
+        assert same_bits(series.scale, found.setdefault("scale", series.scale))
+    assert set(read) == {4}
+    assert same_bits(found["stream"].state, found["memory"].state)
+    assert found["stream"].progress == found["memory"].progress
+    assert found["stream"].progress.skipped == 0
 
 
 @pytest.mark.family

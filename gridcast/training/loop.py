@@ -114,7 +114,7 @@ def fit(
             began = time.perf_counter()
             batches = epoch_batches(windows, config.batch_size, config.seed, epoch)
             state, losses, skipped, waited, right = now.state, [], 0, 0.0, first
-            for part in series.stretches(batches, first, STEPS_PER_CALL):
+            for part in series.stretches(batches, first, STEPS_PER_CALL, epoch * steps):
                 left, right = right, right + part.last - part.first
                 waited += part.waited
                 begins = epoch * steps + left == began_at

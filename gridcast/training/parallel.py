@@ -110,7 +110,7 @@ class Layout:
             fields, rows = along(None, "lat", "lon"), along(None, "lat")
             answers, weight = (everywhere,) * 2 if self.whole else (fields, along("lat", "lon"))
             frames = FrameSeries(fields, answers, answers, rows, everywhere, fields, answers)
-            return DeviceSeries(frames, weight, everywhere)
+            return DeviceSeries(frames, weight, everywhere, everywhere)
         member = along("data") if self.apart else everywhere
         if kind == "state":
             return TrainState(member, member, member, everywhere, member)

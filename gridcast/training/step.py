@@ -21,6 +21,7 @@ from gridcast.training.batches import member_seed
 from gridcast.training.gradients import Batch, gradient_of
 from gridcast.training.losses import LOSSES, masked_mean, penalty
 from gridcast.training.parallel import ONE_DEVICE, Layout, everywhere, mean_of, spread
+from gridcast.training.patch_rows import purposes, validation_key
 from gridcast.training.series import DeviceSeries
 from gridcast.training.state import TrainState, Weights, finite, moved_average
 
@@ -84,6 +85,13 @@ class Stepper:
         """`_reference_losses`, compiled."""
         return self.layout.jit(self._reference_losses, "weights series same", "same same")
 
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of each member."""
+        if self.members == 1:
+            return (self.seed,)
+        return tuple(member_seed(self.seed, member) for member in range(self.members))
+
     def start(self, weights: Weights) -> TrainState:
         init = self.optimizer.init if self.members == 1 else jax.vmap(self.optimizer.init)
         average = jax.tree.map(jnp.copy, weights) if self.average else None
@@ -99,11 +107,11 @@ class Stepper:
         ahead = initial[:, None] + jnp.arange(self.first, self.first + self.leads)
         place, noise, dropout = None, None, None
         if key is not None:
-            where, noise, dropout = jax.random.split(key, 3)
+            where, noise, dropout = purposes(key)
             place = None if self.places is None else self.places(where, initial.size)
         elif self.places is not None and self.everywhere:
-            # The same places for the same windows: validations can be compared.
-            place = self.places(jax.random.fold_in(jax.random.key(0), initial[0]), initial.size)
+            where = validation_key(series.position(initial[0]))
+            place = self.places(where, initial.size)
         spot = None if self.whole else place
         values = take(frames.values, past, place)
         count = series.weight.shape[-1]
@@ -164,11 +172,10 @@ class Stepper:
         same = series, first, last
         if self.members == 1:
             return self._run_member(state, batches, self.seed, *same)
-        seeds = [member_seed(self.seed, member) for member in range(self.members)]
         # All members have taken as many steps.
         each = state._replace(step=jnp.full(self.members, state.step))
         one = self.layout.each_member(self._run_member, *same)
-        each, log = one(each, batches, jnp.array(seeds, jnp.uint32))
+        each, log = one(each, batches, jnp.array(self.seeds, jnp.uint32))
         return each._replace(step=each.step[0]), log.mean(axis=0)
 
     def _run_member(

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from gridcast.frames.streamed import StreamedFrames
 from gridcast.frames.windows import FrameSeries
 from gridcast.hosts import several
 from gridcast.training.parallel import ONE_DEVICE, Layout
+from gridcast.training.patch_rows import PatchRows
 from gridcast.training.series import DeviceSeries, Stretch
 from gridcast.training.shares import own_rows, own_windows
 
@@ -41,7 +43,9 @@ class StreamedSeries(NamedTuple):
       frames: of the whole series; `values` are `StreamedFrames`.
       past, ahead: frames that a window has before and after its initial position.
       layout, parts: of what lies on which device, and of a batch. Of several processes, each reads
-        what its own devices need. The rest is NaN: were it used, the steps would not be finite.
+        what its own devices need.
+      patches: the rows that windows need; None: all. What is not read is NaN: were it used, the
+        steps would not be finite.
     """
 
     frames: FrameSeries
@@ -51,27 +55,34 @@ class StreamedSeries(NamedTuple):
     ahead: int
     layout: Layout = ONE_DEVICE
     parts: int = 1
+    patches: PatchRows | None = None
 
     def stretches(
-        self, batches: Int[np.ndarray, "*member step batch"], first: int, most: int | None = None
+        self,
+        batches: Int[np.ndarray, "*member step batch"],
+        first: int,
+        most: int | None = None,
+        begun: int | None = None,
     ) -> Iterator[Stretch]:
         """As `DeviceSeries.stretches`, read ahead; as many steps as fit, at most `most`."""
         steps = batches.shape[-2]
         room = self._room(batches, most)
         cuts = self._cuts(batches, first, most or steps, room)
-        rows = most or max(last - left for left, last in cuts)
+        ready = most or max(last - left for left, last in cuts)
+        needed = None if self.patches is None else self.patches(batches, begun)
+        read = partial(self._stretch, batches, needed, ready, room)
         waiting: deque[Future[Stretch]] = deque()
         with ThreadPoolExecutor(1, "frames") as reader:
             try:
                 for cut in cuts[:AHEAD]:
-                    waiting.append(reader.submit(self._stretch, batches, *cut, rows, room))
+                    waiting.append(reader.submit(read, *cut))
                 for k in range(len(cuts)):
                     began = time.perf_counter()
                     stretch = waiting.popleft().result()
                     waited = time.perf_counter() - began
                     if k + AHEAD < len(cuts):
                         cut = cuts[k + AHEAD]
-                        waiting.append(reader.submit(self._stretch, batches, *cut, rows, room))
+                        waiting.append(reader.submit(read, *cut))
                     yield stretch._replace(waited=waited)
             finally:
                 reader.shutdown(wait=True, cancel_futures=True)
@@ -103,7 +114,15 @@ class StreamedSeries(NamedTuple):
     def _around(self, initial: Int[np.ndarray, "..."]) -> Int[np.ndarray, " date"]:
         return np.unique(np.unique(initial)[:, None] + np.arange(-self.past, self.ahead + 1))
 
-    def _stretch(self, batches: np.ndarray, left: int, right: int, rows: int, room: int) -> Stretch:
+    def _stretch(
+        self,
+        batches: Int[np.ndarray, "*member step batch"],
+        needed: Int[np.ndarray, "*member step batch 2"] | None,
+        ready: int,
+        room: int,
+        left: int,
+        right: int,
+    ) -> Stretch:
         dates = self._dates(batches, left, right)
         frames, put = self.frames.values, jnp.asarray
         assert isinstance(frames, StreamedFrames)
@@ -111,19 +130,39 @@ class StreamedSeries(NamedTuple):
         if several():
             put = np.asarray  # each process has other parts of it, which `layout` puts together
             self._read_own(frames, dates, batches[..., left:right, :], values)
+        elif needed is not None:
+            self._read_patches(
+                frames, dates, batches[..., left:right, :], needed[..., left:right, :, :], values
+            )
         else:
             frames.read(dates, values)
         known = np.zeros((room, *self.frames.known.shape[1:]), np.float32)
         known[: dates.size] = self.frames.known[dates]
         month = np.ones(room, self.frames.month.dtype)
         month[: dates.size] = self.frames.month[dates]
+        positions = np.zeros(room, batches.dtype)
+        positions[: dates.size] = dates
         # Windows keep their order: neighbours in the series are neighbours among these dates.
         table = np.searchsorted(dates, batches[..., left:right, :])
-        filler = np.repeat(table[..., :1, :], rows - (right - left), axis=-2)
+        filler = np.repeat(table[..., :1, :], ready - (right - left), axis=-2)
         table = np.concatenate([table, filler], axis=-2).astype(batches.dtype)
         few = FrameSeries(put(values), None, None, put(known), put(month))
-        series = DeviceSeries(few, self.weight, self.scale)
+        series = DeviceSeries(few, self.weight, self.scale, put(positions))
         return Stretch(series, jnp.asarray(table), 0, right - left)
+
+    def _read_patches(
+        self,
+        frames: StreamedFrames,
+        dates: Int[np.ndarray, " date"],
+        initial: Int[np.ndarray, "*member step batch"],
+        rows: Int[np.ndarray, "*member step batch 2"],
+        into: Float32[np.ndarray, "room lat lon variable"],
+    ) -> None:
+        """Of each window's dates the rows of its patch."""
+        into.fill(np.nan)
+        for window, (first, last) in zip(initial.reshape(-1), rows.reshape(-1, 2), strict=True):
+            begin, end = np.searchsorted(dates, [window - self.past, window + self.ahead + 1])
+            frames.read(dates[begin:end], into[begin:end], slice(int(first), int(last)))
 
     def _read_own(
         self,
