@@ -9,6 +9,7 @@ import pytest
 
 from gridcast.references import (
     REFERENCES,
+    LimByRows,
     TrainingSeries,
     climatology,
     damped_persistence,
@@ -300,3 +301,52 @@ def test_only_the_linear_inverse_model_learns_of_one_variable_from_the_other():
         reference = fit(training, 3)
         first, changed = (reference(w.astype(np.float32))[..., 0] for w in (window, other))
         assert bool(np.abs(changed - first).max() > 1e-3) is (name == "lim"), name
+
+
+def by_rows(whole: TrainingSeries, rows: list[slice], leads: int, eofs: int):
+    """A LIM that sees so many rows at a time, and the errors it had in training."""
+
+    def bands():
+        for cut in rows:
+            weight = whole.weight[cut] / max(whole.weight[cut].sum(), 1e-9)
+            yield replace(whole, values=whole.values[:, cut], weight=weight)
+
+    lim = LimByRows.fit(bands, whole.weight, leads, eofs)
+    fitted = [lim.of_rows(band, cut) for band, cut in zip(bands(), rows, strict=True)]
+    damping = np.concatenate([reference.damping for reference, _ in fitted], axis=2)
+    errors = [error_deviation(*one, leads) for one in fitted]
+    return lim.whole(damping), np.concatenate(errors, axis=1)
+
+
+@pytest.mark.parametrize(("lat", "lon", "time", "eofs"), [(4, 5, 200, 6), (11, 13, 100, 20)])
+def test_a_linear_inverse_model_by_rows_is_the_same(lat, lon, time, eofs):
+    inside = np.arange(time) < time - 30
+    training = training_of(noise(time, lat, lon), inside=inside, weight=weight_of(lat, lon))
+    expected = linear_inverse_model(training, 3, eofs)
+    rows = [slice(0, 1), slice(1, lat - 1), slice(lat - 1, lat)]
+    found, errors = by_rows(training, rows, 3, eofs)
+    start = noise(9, lat, lon, seed=5)[None, -1:, ..., None]
+    np.testing.assert_allclose(found(start), expected(start), atol=2e-4)
+    np.testing.assert_allclose(errors, error_deviation(expected, training, 3), rtol=1e-4, atol=1e-6)
+    # Test dates are states to forecast from, and change nothing that is fitted.
+    spoiled = np.where(inside[:, None, None, None], training.values, 99 * training.values)
+    again, same = by_rows(replace(training, values=spoiled), rows, 3, eofs)
+    assert all(np.array_equal(array, vars(found)[name]) for name, array in vars(again).items())
+    assert np.array_equal(errors, same)
+
+
+def test_the_eofs_of_a_thousand_dates_serve_a_long_record():
+    """What the same dates, used all, make of it: forecasts are hardly different, errors no more."""
+    rng = np.random.default_rng(3)
+    shapes = np.linalg.qr(rng.standard_normal((40, 40)))[0] * 0.7 ** np.arange(40)
+    state = np.zeros((6000, 40))
+    for t in range(1, len(state)):
+        state[t] = 0.9 * np.roll(state[t - 1], 1) + rng.standard_normal(40)
+    fields = (state @ shapes.T).reshape(-1, 5, 8)
+    training = training_of(fields, inside=np.arange(6000) < 5500)
+    few, _ = by_rows(training, [slice(0, 2), slice(2, 5)], 2, 6)
+    every = linear_inverse_model(training, 2, 6)
+    frames, came = training.values[5500:5990][:, None], training.values[5501:5991]
+    wrong = [np.square(one(frames)[:, 0] - came).mean() for one in (few, every)]
+    assert wrong[0] == pytest.approx(wrong[1], rel=0.02)
+    assert wrong[0] < 0.9 * np.square(came).mean()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gridcast.errors import DataError
-from gridcast.timeaxis import TimeAxis, label, shift
+from gridcast.timeaxis import TimeAxis, label, season_fields, shift
 
 
 def dates(*text: str) -> np.ndarray:
@@ -142,3 +142,17 @@ def test_a_monthly_step_lasts_as_long_as_its_month():
     assert TimeAxis.of(every("MS", 3)).days_per_step.tolist() == [31, 29, 31]
     assert TimeAxis.of(every("6h", 3)).days_per_step.tolist() == [0.25] * 3
     assert TimeAxis.of(every("YS", 3, calendar="noleap")).days_per_step.tolist() == [365] * 3
+
+
+def test_where_a_date_lies_in_its_year_is_the_same_of_both_kinds_of_dates():
+    days = np.arange("1896-01-01", "2105-01-01", 11, dtype="datetime64[D]").astype("datetime64[ns]")
+    days += np.timedelta64(6, "h")
+    series = xr.DataArray(np.zeros(days.size), {"time": days}, ["time"])
+    standard = series.convert_calendar("standard", use_cftime=True)["time"].values
+    found, wanted = season_fields(days, "day"), season_fields(standard, "day")
+    for ours, expected in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    phase, month, year = season_fields(dates("2000-12-31T12", "1900-03-01"), "day")
+    np.testing.assert_allclose(phase, [365.5 / 366, 59 / 365])
+    np.testing.assert_allclose(year, [2000 + 365.5 / 366, 1900 + 59 / 365])
+    assert month.tolist() == [12, 3]

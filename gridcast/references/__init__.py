@@ -13,6 +13,7 @@ from gridcast.frames.fields import Fields
 from gridcast.frames.windows import positions_at
 from gridcast.references.analogues import Analogues, analogues
 from gridcast.references.lim import choose_eofs, linear_inverse_model
+from gridcast.references.lim_by_rows import LimByRows
 from gridcast.references.linear import (
     ArrayLike,
     Fit,
@@ -28,6 +29,7 @@ __all__ = [
     "BASE_ARRAYS",
     "REFERENCES",
     "Analogues",
+    "LimByRows",
     "LinearReference",
     "Reference",
     "TrainingSeries",

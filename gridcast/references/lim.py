@@ -51,7 +51,7 @@ def linear_inverse_model(
         regressions(training.values - reconstructed, training, leads)[None],
         patterns.astype(np.float32),
         projection.astype(np.float32),
-        _powers(operators, leads, training.months).astype(np.float32),
+        powers(operators, leads, training.months).astype(np.float32),
     )
 
 
@@ -82,7 +82,7 @@ def month_weight(month: int, training: TrainingSeries) -> Float[np.ndarray, " ti
     return np.where(training.season == month, 1.0, NEIGHBOUR) * near(month, training)
 
 
-def _powers(
+def powers(
     operators: Float[np.ndarray, "season eof eof"], leads: int, months: int
 ) -> Float[np.ndarray, "season lead eof eof"]:
     """Products of the operators on the way to each lead; a step goes on by so many months."""

@@ -32,7 +32,7 @@ MASK = "mask"
 _MARK = "gridcast_store"
 FORMAT = 1
 # All dates of a band of rows in float32, and of a piece of one shard: at least so many bytes.
-BAND, PIECE = 2**23, 2**16
+BAND, PIECE = 2**23, 2**14
 _MOST_DATES = 64
 _CACHE = 2**24
 

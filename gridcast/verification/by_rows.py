@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,18 +10,24 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 
 from gridcast.frames.fields import Fields, months_of
-from gridcast.references import LinearReference, TrainingSeries, training_bands
+from gridcast.references import (
+    REFERENCES,
+    LimByRows,
+    LinearReference,
+    TrainingSeries,
+    training_bands,
+)
 from gridcast.timeaxis import TimeAxis
 from gridcast.verification.by_name import Fitted, anomalies, fit_references, training_errors
 from gridcast.verification.terciles import Terciles
 
+LIM = "lim"
 # Those that know nothing of other cells.
-NAMES = ("climatology", "persistence", "damped_persistence")
-_log = logging.getLogger("gridcast")
+NAMES = tuple(name for name in REFERENCES if name != LIM)
 
 
 class FittedByRows(NamedTuple):
-    """As of series in memory, but without LIM."""
+    """As of series in memory; the EOFs of LIM are those of some dates (`LimByRows`)."""
 
     references: dict[str, Fitted]
     errors: dict[str, Float[np.ndarray, "lead lat lon target"]]
@@ -37,18 +42,25 @@ def fit_by_rows(
     months: Int[np.ndarray, "window lead"],
     leads: int,
 ) -> FittedByRows:
-    """Fit on the dates where `inside` is True, in one pass over the store.
+    """Fit on the dates where `inside` is True, in three passes over the store.
 
     Args:
       answers: stored.
       months: that forecasts are for.
     """
-    _log.info("stored series are not compared with a linear inverse model: it needs all cells")
-    damping: dict[str, list[np.ndarray]] = {name: [] for name in NAMES}
+
+    def bands() -> Iterator[tuple[Fields, TrainingSeries]]:
+        return training_bands(fields, answers, axis, inside, plain=True)
+
+    lim = LimByRows.fit(lambda: (training for _, training in bands()), fields.weight, leads)
+    last = 0
+    damping: dict[str, list[np.ndarray]] = {name: [] for name in REFERENCES}
     errors: dict[str, list[np.ndarray]] = {}
     edges, odds = [], []
-    for cut, training in training_bands(fields, answers, axis, inside, plain=True):
+    for cut, training in bands():
         references = fit_references(cut, training, leads, NAMES)
+        first, last = last, last + training.values.shape[1]
+        references[LIM] = Fitted(*lim.of_rows(training, slice(first, last)))
         past, mask = training.inside, np.logical_or.reduce(cut.target_mask, axis=-1)
         seen, then = anomalies(cut, training.values[past]), months_of(axis.times[past])
         terciles = Terciles.fit(seen, then, mask, months)
@@ -61,7 +73,9 @@ def fit_by_rows(
             assert isinstance(fitted.reference, LinearReference)
             damping[name].append(fitted.reference.damping)
     whole = TrainingSeries(fields.scaled(answers, plain=True), axis, inside, fields.weight)
-    linear = {name: LinearReference(np.concatenate(d, axis=2)) for name, d in damping.items()}
+    joined = {name: np.concatenate(parts, axis=2) for name, parts in damping.items()}
+    linear = {name: LinearReference(joined[name]) for name in NAMES}
+    linear[LIM] = lim.whole(joined[LIM])
     return FittedByRows(
         {name: Fitted(reference, whole) for name, reference in linear.items()},
         {name: np.concatenate(parts, axis=1) for name, parts in errors.items()},
