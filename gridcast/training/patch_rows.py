@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import jax
 import jax.numpy as jnp
@@ -49,14 +50,22 @@ class PatchRows:
           begun: steps taken before the epoch that these batches are of; None: of a validation.
         """
         if begun is None:
-            found = jax.jit(jax.vmap(self._judged))(jnp.asarray(batches))
+            found = self._of_validation(jnp.asarray(batches))
         else:
             each = jnp.asarray(batches).reshape(len(self.seeds), *batches.shape[-2:])
             steps = begun + jnp.arange(batches.shape[-2])
-            of_member = jax.vmap(self._trained, in_axes=(None, 0, 0))
-            of_all = jax.vmap(of_member, in_axes=(0, None, 0))
-            found = jax.jit(of_all)(jnp.asarray(self.seeds, jnp.uint32), steps, each)
+            found = self._of_epoch(jnp.asarray(self.seeds, jnp.uint32), steps, each)
         return np.asarray(found).reshape(*batches.shape, 2)
+
+    # Compiled once for a run.
+    @cached_property
+    def _of_validation(self) -> Callable[..., Int[Array, "step batch 2"]]:
+        return jax.jit(jax.vmap(self._judged))
+
+    @cached_property
+    def _of_epoch(self) -> Callable[..., Int[Array, "member step batch 2"]]:
+        of_member = jax.vmap(self._trained, in_axes=(None, 0, 0))
+        return jax.jit(jax.vmap(of_member, in_axes=(0, None, 0)))
 
     def _trained(self, seed: Array, step: Array, batch: Array) -> Int[Array, "batch 2"]:
         key = jax.random.fold_in(jax.random.key(seed), step)
