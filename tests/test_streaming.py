@@ -315,10 +315,9 @@ def test_streaming_trains_the_same_weights_bit_for_bit(
 PATCHES = {"patches": {"size": [4, 6], "overlap": 2}, "augment": {"flip": ["lat", "lon"]}}
 
 
+@pytest.mark.family
 @pytest.mark.parametrize(
-    "train",
-    [{}, pytest.param({"members": 2, "accumulate": 2}, marks=pytest.mark.family)],
-    ids=["one network", "members"],
+    "train", [{}, {"members": 2, "accumulate": 2}], ids=["one network", "members"]
 )
 def test_of_patches_only_their_rows_are_read(
     files: str,
