@@ -39,6 +39,7 @@ def step_by_step(bench: Bench, count: int) -> tuple[list[Weights], list[Any]]:
     return weights, averages
 
 
+@pytest.mark.family
 def test_the_average_is_that_of_numpy_over_the_weights_of_all_steps(ocean):
     """With statistics of batch norms, which are averaged as the weights are."""
     decay = 0.25
@@ -124,6 +125,7 @@ def test_members_are_averaged_each_by_itself(bench, averaged):
             np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.family
 def test_a_run_forecasts_with_the_average_and_keeps_it_on_disk(ocean, bench, tmp_path):
     config = small_config(train={"epochs": 1, "average": 0.9})
     setup = prepare(config, open_source(config, ocean))

@@ -68,6 +68,7 @@ def require_same(found: dict[str, dict[str, Any]], name: str) -> None:
     assert len(set(alone["losses"])) == len(alone["losses"]) == 20
 
 
+@pytest.mark.family
 def test_a_batch_that_devices_do_not_share_evenly_gives_the_losses_of_one(small, bench):
     state = bench.stepper.start(jax.tree.map(jnp.copy, bench.weights))
     _, log = bench.stepper.run(state, bench.series, jnp.asarray(bench.setup.epoch(0)), 0, STEPS)

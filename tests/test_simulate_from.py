@@ -305,6 +305,7 @@ SECOND = [
 ]
 
 
+@pytest.mark.family
 def test_the_commands_that_it_prints_train_on_the_series_and_then_on_the_data(written, capsys):
     first, second = said_by(capsys, str(written), "--years", "10", *CHOICE)
     assert first == ["gridcast", "train", "runs/small-simulated.yaml"]

@@ -341,6 +341,7 @@ def test_a_model_learns_of_an_input_what_no_reference_knows(driven):
     assert not (driven.directory / "scores_2.nc").exists()
 
 
+@pytest.mark.family
 def test_a_stronger_wind_changes_the_forecast_where_it_blows(driven, wind_and_sea):
     sst, _ = wind_and_sea
     usual = driven.forecast(sst)["sst"].values[0, 0]
@@ -354,6 +355,7 @@ def test_a_stronger_wind_changes_the_forecast_where_it_blows(driven, wind_and_se
     assert np.abs(moved - usual)[:2, :2].mean() < 0.3
 
 
+@pytest.mark.family
 def test_an_input_that_is_not_forecast_cannot_be_rolled_out(driven, wind_and_sea):
     with pytest.raises(DataError, match="trained for 1 leads and cannot be rolled out") as error:
         driven.forecast(wind_and_sea[0], leads=2)
@@ -361,6 +363,7 @@ def test_an_input_that_is_not_forecast_cannot_be_rolled_out(driven, wind_and_sea
     assert "fix: train with frames.leads: 2" in str(error.value)
 
 
+@pytest.mark.family
 def test_before_an_input_begins_the_forecast_is_made_without_it(driven, wind_and_sea):
     sst = wind_and_sea[0]
     early = driven.forecast(sst, start="1951-06")["sst"].values
@@ -392,6 +395,7 @@ def mean_of_box(pair: xr.Dataset) -> np.ndarray:
     return np.nansum(part * weight, axis=(1, 2)) / weight.sum()
 
 
+@pytest.mark.family
 def test_the_mean_over_a_box_is_forecast_from_fields_and_judged_by_itself(index, pair):
     series = mean_of_box(pair)
     transform = index.transform
@@ -417,6 +421,7 @@ def test_the_mean_over_a_box_is_forecast_from_fields_and_judged_by_itself(index,
             assert found == pytest.approx(np.sqrt(np.mean(error**2)), rel=1e-3), name
 
 
+@pytest.mark.family
 def test_both_inputs_change_the_answer_for_a_window(index, pair):
     before = index.forecast(pair)["sst"]
     for name, size in (("sst", 1.0), ("ssh", 0.2)):
