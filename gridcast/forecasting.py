@@ -161,7 +161,13 @@ class Predictor:
             )
         past = np.arange(1 - self.inputs, 1)
         source = series.answers(self.targets)
-        out = []
+        out: list[np.ndarray] = []
+        # Of the batch before: it is fetched when the next one is on its way.
+        made: tuple[list[Array | np.ndarray], int] | None = None
+
+        def fetch(blocks: list[Array | np.ndarray], windows: int) -> None:
+            out.append(np.concatenate([np.asarray(b) for b in blocks], axis=1)[:windows, :leads])
+
         for at in range(0, initial.size, self.batch_size):
             chosen = initial[at : at + self.batch_size]
             # The last batch is filled up, so that one compiled program serves all.
@@ -171,13 +177,17 @@ class Predictor:
             means = series.trailing_at(filled, self.targets)
             blocks = []
             for lead in range(0, leads, self.leads):
-                dates = filled[:, None] + lead + np.arange(1 - self.inputs, self.leads + 1)
-                block = self._block(weights, series, window, last, dates, answers, means)
-                blocks.append(block)
-                if self.once is None:
+                if blocks:
+                    block = np.asarray(blocks[-1])
                     window = np.concatenate([window, block], axis=1)[:, -self.inputs :]
                     last = block[:, -1]
-            out.append(np.concatenate(blocks, axis=1)[: chosen.size, :leads])
+                dates = filled[:, None] + lead + np.arange(1 - self.inputs, self.leads + 1)
+                blocks.append(self._block(weights, series, window, last, dates, answers, means))
+            if made is not None:
+                fetch(*made)
+            made = blocks, chosen.size
+        if made is not None:
+            fetch(*made)
         return np.concatenate(out)
 
     def _block(
@@ -189,15 +199,15 @@ class Predictor:
         dates: np.ndarray,
         answers: np.ndarray | None,
         means: Trailing | None,
-    ) -> Float[np.ndarray, "batch lead lat lon output"]:
-        """The leads that the model gives at once."""
+    ) -> Array | np.ndarray:
+        """[batch lead lat lon output] the leads that the model gives at once."""
         known, month = series.known[dates], series.month[dates[:, self.inputs :]]
         if self.tiling is None:
             frames, end = jnp.asarray(window), jnp.asarray(last)
             inputs = Inputs(frames, jnp.asarray(known), jnp.asarray(month), end, trailing=means)
             if answers is not None:
                 inputs = inputs._replace(past=jnp.asarray(answers))
-            return np.asarray(self._run(weights, self.fixed, inputs))
+            return self._run(weights, self.fixed, inputs)
         pieces = []
         for row, column in self.tiling.starts:
             corner = (jnp.full(len(window), row), jnp.full(len(window), column))

@@ -14,10 +14,11 @@ from flax import nnx
 from test_lstm import assert_close, random, with_weights
 
 from gridcast.config.models import CnnLstmConfig
-from gridcast.models import encoder as encoder_module
+from gridcast.models import encoding
 from gridcast.models.autoencoder import Autoencoder
 from gridcast.models.cnn_lstm import CnnLstm
-from gridcast.models.encoder import Encoder, encode_frames, freeze
+from gridcast.models.encoder import Encoder, freeze
+from gridcast.models.encoding import encode_frames
 from gridcast.models.window import Frozen, Sizes, Window
 
 GRID, CHANNELS, TIME = (5, 7), 2, 4
@@ -93,7 +94,7 @@ def test_some_windows_at_a_time_give_the_numbers_of_all_at_once(batch, at_once, 
     frames = jnp.asarray(random(batch, TIME, *GRID, CHANNELS, seed=2))
     net = encoder("layer")
     expected = jax.jit(lambda frames: encode_frames(net, frames))(frames)
-    monkeypatch.setattr(encoder_module, "CELLS_AT_A_TIME", at_once * TIME * np.prod(GRID))
+    monkeypatch.setattr(encoding, "CELLS_AT_A_TIME", at_once * TIME * np.prod(GRID))
     traced = jax.jit(lambda frames: encode_frames(net, frames)).trace(frames)
     for found, whole in zip(
         jax.tree.leaves(traced.lower().compile()(frames)), jax.tree.leaves(expected), strict=True

@@ -7,7 +7,8 @@ from jaxtyping import Array, Float
 
 from gridcast.config.models import CnnLstmConfig
 from gridcast.models.decoder import Decoder
-from gridcast.models.encoder import Encoder, encode_frames
+from gridcast.models.encoder import Encoder
+from gridcast.models.encoding import encode_frames
 from gridcast.models.window import Sizes, Window
 
 

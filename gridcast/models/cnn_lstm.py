@@ -8,7 +8,8 @@ from jaxtyping import Array, Float
 
 from gridcast.config.models import CnnLstmConfig
 from gridcast.models.decoder import Decoder
-from gridcast.models.encoder import Encoder, encode_frames, freeze
+from gridcast.models.encoder import Encoder, freeze
+from gridcast.models.encoding import encode_frames
 from gridcast.models.layers import Dense
 from gridcast.models.lstm import LstmStack
 from gridcast.models.window import Sizes, Window
@@ -38,7 +39,12 @@ class CnnLstm(nnx.Module):
     def __call__(self, window: Window) -> Float[Array, "batch lead out_lat out_lon output"]:
         frames, present, key = window.frames, window.present, window.key
         vectors, features = encode_frames(
-            self.encoder, frames, present, training=key is not None, remat=self.remat
+            self.encoder,
+            frames,
+            present,
+            context=window.context,
+            training=key is not None,
+            remat=self.remat,
         )
         vector = self.lstm.vector(vectors, present, key)
         if isinstance(self.decoder, Decoder):

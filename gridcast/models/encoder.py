@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-import math
-
-import jax
-import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from gridcast.accelerator import shards, space_is_shared
 from gridcast.config.models import CnnLstmConfig
-from gridcast.models.batch_norm import FRAMES, BatchNorm, Moments
+from gridcast.models.batch_norm import BatchNorm, Moments
+from gridcast.models.context import Additions, convolve_fields
 from gridcast.models.layers import Dense, GridConv, segment, space_to_depth
 from gridcast.models.norms import Norm
 from gridcast.models.pooling import Pooling, pool
 from gridcast.models.window import Frozen
-
-# Of the frames that are encoded at once on a CPU.
-CELLS_AT_A_TIME = 200_000
 
 
 def scales(grid: tuple[int, int], blocks: int) -> list[tuple[int, int]]:
@@ -51,11 +43,15 @@ class EncoderStage(nnx.Module):
         self.norm = BatchNorm(out) if config.norm == "batch" else Norm(config.norm, out, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "lat lon channel"], present: Float[Array, ""] | None
+        self,
+        x: Float[Array, "lat lon channel"],
+        present: Float[Array, ""] | None,
+        added: Additions | None = None,
     ) -> tuple[Float[Array, "lat_out lon_out out"], Moments | None]:
         if self.pooling == "stride":  # a convolution of 2 x 2 blocks in steps of one block
             x = space_to_depth(x, 2, wraps=self.wraps)
-        x, moments = self.conv(x), None
+        x = self.conv(x) if added is None else convolve_fields(x, added, self.conv)
+        moments = None
         if isinstance(self.norm, BatchNorm):
             moments = None if present is None else self.norm.moments(x, present)
             x = self.norm(x, moments)
@@ -104,6 +100,7 @@ class Encoder(nnx.Module):
         self,
         frame: Float[Array, "lat lon channel"],
         present: Float[Array, ""] | None = None,
+        added: Additions | None = None,
         *,
         remat: bool = False,
     ) -> tuple[Float[Array, " vector"], list[Array], list[Moments]]:
@@ -114,87 +111,19 @@ class Encoder(nnx.Module):
         Args:
           present: 1 or 0, whether the frame counts in the moments of batch norms, over the mapped
             frames; None: batch norms use their running moments.
+          added: what further channels add to the first convolution; `frame` lacks them then.
           remat: whether stages compute what they need for their gradients again.
         """
         features, found = [], []
         for stage in self.stages:
-            frame, moments = segment(stage, remat)(frame, present)
+            frame, moments = segment(stage, remat)(frame, present, added)
+            added = None
             if stage.pooling is not None:
                 features.append(frame)
             if moments is not None:
                 found.append(moments)
         vector = frame.reshape(-1) if self.dense is None else self.dense.of_field(frame)
         return vector, features, found
-
-
-def encode_frames(
-    encoder: Encoder,
-    frames: Float[Array, "batch time lat lon channel"],
-    present: Bool[Array, "batch time"] | None = None,
-    *,
-    training: bool = False,
-    remat: bool = False,
-) -> tuple[Float[Array, "batch time vector"], list[Array]]:
-    """The vector of each frame, and of each window's last one the features of each block.
-
-    In training batch norms take their moments over the frames that are present, and move their
-    running ones.
-    """
-    if not training:
-        return _of_some_windows_at_a_time(encoder, frames)
-    counts = None
-    if not encoder.frozen:
-        batch, time = frames.shape[:2]
-        counts = jnp.ones(batch * time) if present is None else present.reshape(-1) * 1.0
-    vectors, features, moments = _encoded(encoder, frames, counts, remat=remat)
-    if moments:
-        for stage, found in zip(encoder.stages, moments, strict=True):
-            stage.norm.update(found)
-    return vectors, features
-
-
-def _encoded(
-    encoder: Encoder,
-    frames: Float[Array, "batch time lat lon channel"],
-    counts: Float[Array, " frame"] | None = None,
-    *,
-    remat: bool = False,
-) -> tuple[Array, list[Array], list[Moments]]:
-    """One encoder, with shared weights, of each frame by vmap.
-
-    Batch and time are one mapped axis: mapping over time alone would make a sharded batch gather
-    all frames on each device.
-    """
-    batch, time = frames.shape[:2]
-    encode = functools.partial(encoder, remat=remat)
-    mapped = jax.vmap(encode, axis_name=FRAMES, out_axes=(0, 0, None))
-    vectors, features, moments = mapped(frames.reshape(batch * time, *frames.shape[2:]), counts)
-    last = [f.reshape(batch, time, *f.shape[1:])[:, -1] for f in features]
-    return vectors.reshape(batch, time, -1), last, moments
-
-
-def _of_some_windows_at_a_time(
-    encoder: Encoder, frames: Float[Array, "batch time lat lon channel"]
-) -> tuple[Array, list[Array]]:
-    """On a CPU in parts that stay in its caches; the numbers do not depend on that."""
-
-    def whole(frames: Array) -> tuple[Array, list[Array]]:
-        return _encoded(encoder, frames)[:2]
-
-    batch, cells = frames.shape[0], math.prod(frames.shape[1:4])
-    # Of a program for any batch there is no number to divide.
-    sizes = [n for n in range(1, batch + 1) if batch % n == 0] if isinstance(batch, int) else []
-    fitting = [n for n in sizes if n * cells <= CELLS_AT_A_TIME]
-    size = max(fitting, default=1)
-    if not sizes or size == batch or shards("data") > 1 or space_is_shared():
-        return whole(frames)
-
-    def in_parts(frames: Array) -> tuple[Array, list[Array]]:
-        parts = frames.reshape(batch // size, size, *frames.shape[1:])
-        made = jax.lax.map(whole, parts)
-        return jax.tree.map(lambda part: part.reshape(batch, *part.shape[2:]), made)
-
-    return jax.lax.platform_dependent(frames, cpu=in_parts, default=whole)
 
 
 def freeze(encoder: Encoder) -> None:

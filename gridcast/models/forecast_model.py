@@ -14,7 +14,7 @@ from gridcast.frames.places import Place, take_static
 from gridcast.frames.windows import Trailing
 from gridcast.models.heads import Head, Past
 from gridcast.models.summary import summarise, table
-from gridcast.models.window import Fixed, Sizes, Window
+from gridcast.models.window import Context, Fixed, Sizes, Window
 
 DTYPES = {"float32": jnp.float32, "mixed": jnp.bfloat16}
 
@@ -129,15 +129,16 @@ class ForecastModel(nnx.Module):
                 axis=-1,
             )
 
-        reference = self._reference(inputs)
+        reference, known = self._reference(inputs), inputs.known[:, :time]
         window = Window(
-            with_layers(fields, inputs.known[:, :time]),
+            with_layers(fields, known),
             present,
             with_layers([], inputs.known[:, time : time + leads]),
             reference,
             inputs.truth,
             inputs.truth_rate,
             inputs.key,
+            Context(known, layers[0]) if place is None else None,
         )
         mask = self.target_mask[...]
         spot = self._spot(inputs)

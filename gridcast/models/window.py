@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jax
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
@@ -48,6 +49,22 @@ class Sizes:
         return (1, 1) if self.whole else self.grid
 
 
+class Context(NamedTuple):
+    """What the last channels of `Window.frames` are made of.
+
+    Attributes:
+      known: covariates that are the same at all longitudes.
+      layers: what is the same at all times: static layers and, last, the mask.
+    """
+
+    known: Float[Array, "batch time lat known"]
+    layers: Float[Array, "lat lon layer"]
+
+    @property
+    def channels(self) -> int:
+        return self.known.shape[-1] + self.layers.shape[-1]
+
+
 class Window(NamedTuple):
     """A batch of windows.
 
@@ -60,6 +77,8 @@ class Window(NamedTuple):
       truth: what is to be forecast, in training with scheduled sampling; otherwise None.
       truth_rate: probability with which the decoder is shown the truth instead of its own frame.
       key: for dropout and sampling, in training; otherwise None.
+      context: for networks that gain from knowing what changes from frame to frame; None: samples
+        are of several places of the grid.
     """
 
     frames: Float[Array, "batch time lat lon channel"]
@@ -69,7 +88,11 @@ class Window(NamedTuple):
     truth: Float[Array, "batch lead out_lat out_lon output"] | None
     truth_rate: Float[Array, ""] | float
     key: Array | None
+    context: Context | None = None
 
     def of(self, dtype: Any) -> Window:
         """With what the network reads in another precision."""
-        return self._replace(frames=self.frames.astype(dtype), ahead=self.ahead.astype(dtype))
+        frames, ahead, context = jax.tree.map(
+            lambda x: x.astype(dtype), (self.frames, self.ahead, self.context)
+        )
+        return self._replace(frames=frames, ahead=ahead, context=context)
