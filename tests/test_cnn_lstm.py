@@ -329,6 +329,7 @@ def test_a_training_loop_leaves_a_frozen_encoder_bit_for_bit():
     assert all(np.array_equal(a, b) for a, b in zip(old, new, strict=True))
 
 
+@pytest.mark.family
 def test_an_autoencoder_learns_and_its_encoder_fits_a_cnn_lstm():
     config = settings(norm="batch", channels=[6])
     auto = Autoencoder(config, sizes(inputs=1, leads=1), rngs=nnx.Rngs(0))

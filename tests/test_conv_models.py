@@ -362,7 +362,7 @@ def test_each_sample_and_lead_draws_by_itself_whether_it_sees_the_truth():
     assert (drawn[:, 0] != drawn[:, 1]).any()
 
 
-MISSING = ["lstm_coarse", "seq_layer"]
+MISSING = ["lstm_coarse", pytest.param("seq_layer", marks=pytest.mark.family)]
 
 
 @pytest.mark.parametrize("name", MISSING)

@@ -47,7 +47,10 @@ def plain_layer(p: dict[str, Any], norm: str, wraps: bool, frames: Any, present:
     return state, jnp.stack(every)
 
 
-@pytest.mark.parametrize(("norm", "wraps", "gaps"), [("none", False, False), ("layer", True, True)])
+@pytest.mark.parametrize(
+    ("norm", "wraps", "gaps"),
+    [pytest.param("none", False, False, marks=pytest.mark.family), ("layer", True, True)],
+)
 def test_values_and_gradients_equal_plain_steps_in_float64(norm, wraps, gaps):
     rng = np.random.default_rng(0)
     cell = ConvLstmCell(CHANNELS, HIDDEN, 3, norm, wraps=wraps, rngs=nnx.Rngs(0))

@@ -62,6 +62,7 @@ def trained(three, tmp_path_factory) -> loop.Fit:
 # ---------------------------------------------------------------- training
 
 
+@pytest.mark.family
 def test_one_network_is_trained_as_a_plain_loop_over_batches_trains_it(bench):
     """Without a member axis anywhere: what a run of one network keeps on disk has not changed."""
     stepper, weights = bench.stepper, bench.weights
@@ -175,6 +176,7 @@ def test_classes_are_combined_by_the_mean_of_their_probabilities():
     assert np.isfinite(far).all()
 
 
+@pytest.mark.family
 def test_validation_is_of_the_joint_forecast_and_decides_the_best(three, trained):
     windows = three.setup.validation_windows[:5]
     initial = jnp.asarray(windows)

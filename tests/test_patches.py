@@ -316,6 +316,7 @@ def test_the_model_takes_layers_mask_and_reference_from_the_place_of_the_patch(k
             np.testing.assert_allclose(out[b, k], np.where(shown, expected, 0.0), rtol=1e-6)
 
 
+@pytest.mark.family
 def test_the_loss_of_an_untrained_model_on_patches_is_that_of_its_reference(bench):
     """A loop over the cells of each patch, in double precision."""
     setup = bench.setup

@@ -537,6 +537,7 @@ def test_statistics_move_in_training_and_come_back_from_the_checkpoint(with_stat
     assert validate(Weights(params, still)) != pytest.approx(best, rel=1e-3)
 
 
+@pytest.mark.family
 def test_a_frozen_encoder_is_not_trained_and_survives_saving(with_statistics, ocean, tmp_path):
     _, first, _ = with_statistics
     frozen = {"encoder_from": str(first), "freeze_encoder": True}

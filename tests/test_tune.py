@@ -341,6 +341,7 @@ def test_probabilities_are_relative_to_climatology(ocean, tmp_path, sections, ne
     assert f" {word} / that of climatology" in made["score"].attrs["long_name"]
 
 
+@pytest.mark.family
 def test_a_training_that_breaks_off_is_last_and_the_search_goes_on(ocean, tmp_path):
     search = {"search": {"model": [SMALL], "train.learning_rate": [1.0e30]}, **QUICK}
     made = tune(config_of(tmp_path, tune=search), ocean)

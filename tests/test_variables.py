@@ -248,6 +248,7 @@ def test_each_target_is_forecast_and_scored_in_its_units_on_its_cells(both, pair
     assert not (both.directory / "scores_3.nc").exists()
 
 
+@pytest.mark.family
 def test_any_target_can_be_asked_for_its_scores(both, pair):
     for name, file in ((None, "scores.nc"), ("sst", "scores.nc"), ("ssh", "scores_2.nc")):
         found, written = both.evaluate(pair, variable=name), xr.load_dataset(both.directory / file)
