@@ -14,6 +14,7 @@ from test_lstm import random, with_weights
 from test_models import Case, inputs_of, untrained
 
 from gridcast.config.models import CnnLstmConfig
+from gridcast.models import encoding
 from gridcast.models.context import additions, convolve_fields
 from gridcast.models.encoder import Encoder
 from gridcast.models.encoding import encode_frames
@@ -90,7 +91,8 @@ def test_a_kernel_wider_than_the_grid_is_applied_to_whole_frames():
         (False, {"pooling": "max", "norm": "none", "kernel": 7}),
     ],
 )
-def test_an_encoder_that_is_told_the_context_gives_the_same_numbers(wraps, given):
+def test_an_encoder_that_is_told_the_context_gives_the_same_numbers(wraps, given, monkeypatch):
+    monkeypatch.setattr(encoding, "CELLS_AT_A_TIME", 1)  # one window at a time
     frames, context = frames_and_context()
     config = CnnLstmConfig(name="cnn_lstm", channels=[OUT, 5], latent=6, hidden=[3], **given)
     net = with_weights(

@@ -91,7 +91,8 @@ def _for_forecasts(
 
     def in_parts(frames: Array, context: Context | None) -> tuple[Array, list[Array]]:
         first, added = encoder.stages[0], None
-        if context is not None and first.pooling != "stride":
+        # A forecast in one part has the bits of an exported program for any batch.
+        if context is not None and first.pooling != "stride" and _size(frames) != frames.shape[0]:
             added = additions(context, first.conv)
         if context is None or added is None:
             return _by_parts(lambda frames: whole(frames, None), frames)
@@ -113,12 +114,8 @@ def _by_parts(function: Callable[..., Any], frames: Array, *others: Array) -> An
     Each part is read while the one before is computed: XLA would put the reading into the loops
     that use it, and a CPU's loops with a moving start are not vectorised.
     """
-    batch, cells = frames.shape[0], math.prod(frames.shape[1:4])
-    # Of a program for any batch there is no number to divide.
-    sizes = [n for n in range(1, batch + 1) if batch % n == 0] if isinstance(batch, int) else []
-    fitting = [n for n in sizes if n * cells <= CELLS_AT_A_TIME]
-    size = max(fitting, default=1)
-    if not sizes or size == batch:
+    batch, size = frames.shape[0], _size(frames)
+    if size == batch:
         return function(frames, *others)
     count = batch // size
     parts = [x.reshape(count, size, *x.shape[1:]) for x in (frames, *others)]
@@ -129,3 +126,12 @@ def _by_parts(function: Callable[..., Any], frames: Array, *others: Array) -> An
     following = jnp.minimum(jnp.arange(1, count + 1), count - 1)
     _, made = jax.lax.scan(step, [x[0] for x in parts], following)
     return jax.tree.map(lambda part: part.reshape(batch, *part.shape[2:]), made)
+
+
+def _size(frames: Array) -> int:
+    """How many windows are encoded at a time; of a program for any batch all of them."""
+    batch, cells = frames.shape[0], math.prod(frames.shape[1:4])
+    if not isinstance(batch, int):
+        return batch
+    sizes = [n for n in range(1, batch + 1) if batch % n == 0]
+    return max((n for n in sizes if n * cells <= CELLS_AT_A_TIME), default=1)
